@@ -1,0 +1,46 @@
+# Everything runs inside .venv, made on first use. TORCH_ARGS can name another build of PyTorch
+# (for example a CUDA one); by default pip takes the version pinned in constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH_ARGS ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?= -n 2 --dist loadgroup
+STAMP := $(VENV)/.installed
+FOLDERS := modeling_genecompass tokenization dataset_scripts training inference eval model_cards
+
+.PHONY: setup demo test lint types bench clean
+
+setup: $(STAMP) .typing/genecompass
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(TORCH_ARGS) "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $(STAMP)
+
+# Type checkers cannot follow setuptools' folder mapping, so they are pointed at a folder of links.
+.typing/genecompass:
+	mkdir -p $@.new
+	for entry in genecompass/*; do ln -sfn "../../$$entry" "$@.new/$$(basename "$$entry")"; done
+	for folder in $(FOLDERS); do ln -sfn "../../$$folder" "$@.new/$$folder"; done
+	mv $@.new $@
+
+demo: setup
+	$(BIN)/genecompass demo $(DEMO_ARGS)
+
+test: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy -p genecompass
+
+bench: setup
+	@for script in benchmarks/*.py; do case $$script in */_*) ;; *) echo "== $$script"; $(BIN)/python $$script || exit 1;; esac; done
+
+clean:
+	rm -rf $(VENV) .typing build *.egg-info

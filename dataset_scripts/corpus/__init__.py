@@ -1,0 +1,1 @@
+"""The corpus: builder, checks, and the streaming reader."""

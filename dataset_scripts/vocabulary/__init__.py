@@ -1,0 +1,1 @@
+"""Builders of gene tables and gene medians."""

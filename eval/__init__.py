@@ -1,0 +1,1 @@
+"""Baselines, benchmark tasks, reports, and the demo."""

@@ -1,0 +1,1 @@
+"""Simple baselines that stand beside every score."""

@@ -1,0 +1,1 @@
+"""Metrics: plain functions, with thin evaluate modules on top."""

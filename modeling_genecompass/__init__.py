@@ -1,0 +1,1 @@
+"""The network: configuration, model and heads."""

@@ -1,0 +1,87 @@
+"""Atomic writes and checksums: a file is either whole under its name or not there at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary sibling of `path` to write; move it into place only if the block succeeds.
+
+    Works for files and for folders. On any error the temporary is removed and `path` is untouched.
+
+    Parameters
+    ----------
+    path
+        Where the finished file or folder belongs. Parent folders are made.
+
+    Yields
+    ------
+    Path
+        The temporary path to write to, on the same file system and with the same ending.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "table.tsv"
+    >>> with atomic_path(target) as temporary:
+    ...     _ = temporary.write_text("gene_id\\tmedian\\n")
+    >>> target.exists()
+    True
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}.partial.{target.name}")
+    try:
+        yield temporary
+        if temporary.is_file():
+            _flush_to_disk(temporary)
+        if target.is_dir() and temporary.is_dir():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    except BaseException:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _flush_to_disk(path: Path) -> None:
+    with open(path, "rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` as indented JSON, atomically.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> write_json(Path(tempfile.mkdtemp()) / "report.json", {"cells": 3})
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file as hexadecimal digits.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "empty"
+    >>> _ = file.write_bytes(b"")
+    >>> sha256_of(file)[:8]
+    'e3b0c442'
+    """
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Readers of count matrices, in row blocks."""

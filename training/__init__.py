@@ -1,0 +1,1 @@
+"""Masking, pre-training, fine-tuning, adapters."""
