@@ -2,11 +2,10 @@
 
 import os
 import sys
-from importlib import import_module
-from typing import Any
 
 import typer
-from typer.core import TyperGroup
+
+from genecompass.lazy import LazyGroup
 
 # verb -> one line of help; the verb lives in genecompass/commands/<verb>.py as a typer app called `app`
 VERBS = {
@@ -29,27 +28,13 @@ VERBS = {
 }
 
 
-class _LazyVerbs(TyperGroup):
-    """A command group that imports a verb's module when, and only when, it is asked for."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in VERBS:
-            return None
-        module = import_module(f"genecompass.commands.{cmd_name}")
-        command = typer.main.get_command(module.app)
-        command.name = cmd_name
-        return command
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
+class _Verbs(LazyGroup):
+    verbs = VERBS
+    modules = "genecompass.commands.{}"
 
 
 app = typer.Typer(
-    cls=_LazyVerbs,
+    cls=_Verbs,
     name="genecompass",
     help="Single-cell counts in, gene-regulatory knowledge out. Every verb has --help with an example.",
     no_args_is_help=True,

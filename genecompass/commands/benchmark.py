@@ -1,0 +1,31 @@
+"""``genecompass benchmark``: one module a benchmark, ``benchmark_<name>.py`` beside this one."""
+
+import typer
+
+from genecompass.lazy import LazyGroup
+
+
+class _Benchmarks(LazyGroup):
+    verbs = {
+        "pretraining": "Tiny models over corpus sizes and priors, with seeds and curves.",
+        "priors": "Does each prior-knowledge table carry signal? Held-out edges and family members.",
+        "annotation": "Cell-type annotation on a held-out data set, with baselines.",
+        "cross-species": "Annotation from one species to another, with baselines.",
+        "gene-classification": "Gene classification in gene-level folds, with baselines.",
+        "zero-shot": "Embeddings without training: neighbours, clusters, batches.",
+        "grn": "Network inference by BEELINE's measures, with baselines.",
+        "perturbation": "In-silico deletions against known targets and a matched null.",
+    }
+    modules = "genecompass.commands.benchmark_{}"
+
+
+app = typer.Typer(
+    cls=_Benchmarks,
+    help="Benchmarks: the same splits for the model and for simple baselines, several seeds, no choice on the test set.",
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def _root() -> None:
+    pass
