@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import ClassVar
 
 import typer
 
@@ -29,8 +30,8 @@ VERBS = {
 
 
 class _Verbs(LazyGroup):
-    verbs = VERBS
-    modules = "genecompass.commands.{}"
+    verbs: ClassVar[dict[str, str]] = VERBS
+    modules: ClassVar[str] = "genecompass.commands.{}"
 
 
 app = typer.Typer(

@@ -1,12 +1,14 @@
 """``genecompass benchmark``: one module a benchmark, ``benchmark_<name>.py`` beside this one."""
 
+from typing import ClassVar
+
 import typer
 
 from genecompass.lazy import LazyGroup
 
 
 class _Benchmarks(LazyGroup):
-    verbs = {
+    verbs: ClassVar[dict[str, str]] = {
         "pretraining": "Tiny models over corpus sizes and priors, with seeds and curves.",
         "priors": "Does each prior-knowledge table carry signal? Held-out edges and family members.",
         "annotation": "Cell-type annotation on a held-out data set, with baselines.",
@@ -16,13 +18,15 @@ class _Benchmarks(LazyGroup):
         "grn": "Network inference by BEELINE's measures, with baselines.",
         "perturbation": "In-silico deletions against known targets and a matched null.",
     }
-    modules = "genecompass.commands.benchmark_{}"
+    modules: ClassVar[str] = "genecompass.commands.benchmark_{}"
 
 
 app = typer.Typer(
     cls=_Benchmarks,
-    help="Benchmarks: the same splits for the model and for simple baselines, several seeds, no choice on the test set.",
+    help="Benchmarks: the same splits for the model and for simple baselines, several seeds, no choice on test data.",
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 
