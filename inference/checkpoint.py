@@ -1,0 +1,266 @@
+"""Load a checkpoint, a fine-tuned checkpoint or an adapter, ready to use."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..tokenization.errors import InputError
+from ..tokenization.files import sha256_of
+from ..tokenization.gene_table import GeneTable
+from ..tokenization.sources import resolve
+
+# head -> (name in error messages, what config.json lists under "architectures")
+HEADS = {
+    "cells": ("cell classification", "GeneCompassForSequenceClassification"),
+    "genes": ("gene classification", "GeneCompassForTokenClassification"),
+    "masked": ("masked gene modelling", "GeneCompassForMaskedGeneModeling"),
+}
+FINETUNING_FILE = "finetuning.json"
+
+Model = str | os.PathLike[str] | PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """What fine-tuning recorded beside the weights (``finetuning.json``); defaults where nothing was recorded.
+
+    Parameters
+    ----------
+    labels
+        Label names in the order of the model's outputs.
+    ontology_ids
+        Label name to Cell Ontology id, where the training cells had them.
+    temperature
+        By which logits are divided, fitted on validation cells.
+    max_length
+        Longest cell, in genes, that the model was trained on; None where unknown.
+    record
+        Everything else: method, base model, split, seeds, validation scores.
+
+    Examples
+    --------
+    >>> Finetuning(labels=["B", "T"]).temperature
+    1.0
+    """
+
+    labels: list[str]
+    ontology_ids: dict[str, str] = field(default_factory=dict)
+    temperature: float = 1.0
+    max_length: int | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def load_checkpoint(
+    path: Model,
+    head: str | None = None,
+    *,
+    processor: Any = None,
+    base: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    fold: bool = False,
+    attn_implementation: str | None = None,
+) -> tuple[PreTrainedModel, Any]:
+    """Load a model in evaluation mode, and the processor that belongs to it.
+
+    Parameters
+    ----------
+    path
+        A checkpoint or adapter: local folder or ``owner/name[@revision]``. Or a model already in memory, for example
+        one that was loaded with ``trust_remote_code=True``; its `processor` must then be given.
+    head
+        None for the encoder (`GeneCompassModel`), ``"cells"``, ``"genes"`` or ``"masked"``.
+    processor
+        Used instead of the checkpoint's own.
+    base
+        For an adapter: the base checkpoint, where it is not where it was in training.
+    device
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; None takes a GPU if there is one.
+    dtype
+        Of the weights; None keeps the checkpoint's.
+    fold
+        Fold the prior-knowledge tables into one table per species: the same numbers to rounding, faster. A folded
+        model cannot be trained.
+    attn_implementation
+        ``"sdpa"`` by default; ``"eager"`` where attention weights are wanted.
+
+    Returns
+    -------
+    model, processor
+        The model (adapters are merged into it) and a `GeneCompassProcessor`.
+
+    Raises
+    ------
+    InputError
+        No such checkpoint, no gene table, not fine-tuned for `head`, an adapter for another base model.
+
+    Examples
+    --------
+    >>> model, processor = load_checkpoint("runs/tiny")  # doctest: +SKIP
+    """
+    if head is not None and head not in HEADS:
+        raise InputError(f"unknown head {head!r}; choose {', '.join(HEADS)} or None for the encoder")
+    if isinstance(path, PreTrainedModel):
+        if processor is None:
+            raise InputError("a model in memory needs its processor: pass processor=AutoProcessor.from_pretrained(...)")
+        model = _take_head(path, head)
+    else:
+        folder = resolve(path)
+        if (folder / "adapter_config.json").exists():
+            model = _take_head(
+                load_adapter(folder, base=base, dtype=dtype, attn_implementation=attn_implementation), head
+            )
+        else:
+            model = _load_model(folder, head, dtype=dtype, attn_implementation=attn_implementation)
+        processor = _load_processor(folder, base) if processor is None else processor
+    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    if fold:
+        encoder = encoder_of(model)
+        if encoder.config.priors and encoder.config.folded_rows is None:
+            encoder.fold_prior_knowledge()
+    return model, processor
+
+
+def encoder_of(model: PreTrainedModel) -> Any:
+    """The encoder inside a model with a head; the model itself where it is the encoder."""
+    return getattr(model, model.base_model_prefix, model)
+
+
+def gene_table_of(processor: Any) -> GeneTable:
+    """The processor's gene table, as every reader of cells takes it."""
+    import pandas as pd
+
+    columns = processor.gene_table
+    return columns if isinstance(columns, GeneTable) else GeneTable(pd.DataFrame(dict(columns)))
+
+
+def load_adapter(
+    folder: Path,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+) -> PreTrainedModel:
+    """Load an adapter's base model with the adapter's labels, and merge the adapter into it.
+
+    Raises
+    ------
+    InputError
+        The base model is missing, or is not the one that the adapter was trained on.
+    """
+    from peft import PeftModel
+
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base_folder = resolve(base or settings["base_model_name_or_path"])
+    recorded = read_finetuning(folder)
+    _check_base(folder, base_folder, recorded)
+    head = "genes" if settings.get("task_type") == "TOKEN_CLS" else "cells"
+    labels = (
+        {"num_labels": len(recorded.labels), "id2label": dict(enumerate(recorded.labels))} if recorded.labels else {}
+    )
+    model = _auto_class(head).from_pretrained(
+        base_folder, dtype=dtype or "auto", attn_implementation=attn_implementation, **labels
+    )
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: this adapter does not fit the base model {base_folder}: {reason}") from error
+    merged = adapted.merge_and_unload()
+    merged.config.label2id = {name: index for index, name in enumerate(recorded.labels)}
+    return merged
+
+
+def read_finetuning(path: str | os.PathLike[str] | PreTrainedModel) -> Finetuning:
+    """What fine-tuning left beside the weights; label names from the config where no record is there.
+
+    Examples
+    --------
+    >>> read_finetuning("runs/pbmc").labels  # doctest: +SKIP
+    ['B cell', 'NK cell', 'monocyte']
+    """
+    if isinstance(path, PreTrainedModel):
+        return Finetuning(labels=_labels_of_config(path.config.id2label))
+    folder = resolve(path)
+    file = folder / FINETUNING_FILE
+    if not file.exists():
+        config = folder / "config.json"
+        names = json.loads(config.read_text(encoding="utf-8")).get("id2label") or {} if config.exists() else {}
+        return Finetuning(labels=_labels_of_config(names))
+    record = json.loads(file.read_text(encoding="utf-8"))
+    return Finetuning(
+        labels=list(record["labels"]),
+        ontology_ids=dict(record.get("ontology_ids") or {}),
+        temperature=float(record.get("temperature", 1.0)),
+        max_length=record.get("max_length"),
+        record=record,
+    )
+
+
+def _labels_of_config(names: dict[Any, str]) -> list[str]:
+    return [names[key] for key in sorted(names, key=int)]
+
+
+def _check_base(adapter: Path, base: Path, recorded: Finetuning) -> None:
+    expected = recorded.record.get("base_sha256")
+    weights = base / "model.safetensors"
+    if expected and weights.exists() and sha256_of(weights) != expected:
+        raise InputError(
+            f"{adapter}: trained on another base model than {base} (weights differ); "
+            f"pass the base it was trained on: {recorded.record.get('base_model', 'see its card')}"
+        )
+
+
+def _load_model(folder: Path, head: str | None, **options: Any) -> PreTrainedModel:
+    config_file = folder / "config.json"
+    if not config_file.exists():
+        raise InputError(f"{folder}: no checkpoint here (config.json is missing)")
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    if config.get("model_type") != "genecompass":
+        raise InputError(
+            f"{folder}: model_type is {config.get('model_type')!r}, not 'genecompass'; "
+            "a published checkpoint is converted first: genecompass convert"
+        )
+    if head is not None and HEADS[head][1] not in (config.get("architectures") or []):
+        raise InputError(
+            f"{folder}: has no head for {HEADS[head][0]} (it is a {', '.join(config.get('architectures') or ['?'])}); "
+            + (
+                "fine-tune it first: genecompass finetune " + head
+                if head != "masked"
+                else "pass a pre-trained checkpoint"
+            )
+        )
+    dtype = options.pop("dtype") or "auto"
+    return _auto_class(head).from_pretrained(folder, dtype=dtype, **options)
+
+
+def _auto_class(head: str | None) -> Any:
+    from .. import modeling_genecompass as modeling
+
+    name = "GeneCompassModel" if head is None else HEADS[head][1]
+    return getattr(modeling, name)
+
+
+def _take_head(model: PreTrainedModel, head: str | None) -> PreTrainedModel:
+    """The model itself if it has the head asked for; its encoder where none is."""
+    if head is None:
+        return encoder_of(model)
+    if type(model).__name__ != HEADS[head][1]:
+        raise InputError(f"{type(model).__name__} has no head for {HEADS[head][0]}; pass a {HEADS[head][1]}")
+    return model
+
+
+def _load_processor(folder: Path, base: str | os.PathLike[str] | None) -> Any:
+    from ..tokenization import GeneCompassProcessor
+
+    if not (folder / "genes.tsv.gz").exists() and (folder / "adapter_config.json").exists():
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        folder = resolve(base or settings["base_model_name_or_path"])
+    if not (folder / "genes.tsv.gz").exists():
+        raise InputError(f"{folder}: no gene table (genes.tsv.gz), so counts cannot be turned into tokens")
+    return GeneCompassProcessor.from_pretrained(folder)
