@@ -1,0 +1,142 @@
+"""The encoder: self-attention through transformers' registry, feed-forward, LayerNorm after each (as BERT)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .configuration_genecompass import GeneCompassConfig
+from .inputs_genecompass import PackedCells
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention spelt out: the only implementation that also returns its weights.
+
+    Parameters
+    ----------
+    query, key, value
+        (batch, heads, slots, head size).
+    attention_mask
+        Added to the scores, broadcastable to (batch, heads, slots, slots); None where every slot may be seen.
+
+    Returns
+    -------
+    tuple
+        Output (batch, slots, heads, head size) and weights (batch, heads, slots, slots).
+    """
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class PackedLayout:
+    """Spreads packed slots over (cells, longest) for attention and gathers them again.
+
+    Only attention sees the padded layout; every other layer works on the packed row. Attention implementations
+    that take cumulative lengths need no layout at all.
+    """
+
+    def __init__(self, packed: PackedCells) -> None:
+        self.shape = (packed.num_cells, packed.longest)
+        self.slots = packed.slot_in_padded()
+
+    def spread(self, row: torch.Tensor) -> torch.Tensor:
+        """(1, slots, ...) to (cells, longest, ...); what stands in empty slots is 0."""
+        cells, longest = self.shape
+        empty = row.new_zeros(cells * longest, *row.shape[2:])
+        return empty.index_copy(0, self.slots, row[0]).view(cells, longest, *row.shape[2:])
+
+    def gather(self, padded: torch.Tensor) -> torch.Tensor:
+        """(cells, longest, ...) to (1, slots, ...)."""
+        return padded.flatten(0, 1).index_select(0, self.slots).unsqueeze(0)
+
+
+class GeneCompassAttention(nn.Module):
+    """Multi-head self-attention over a cell's species slot and genes, in both directions."""
+
+    is_causal = False
+
+    def __init__(self, config: GeneCompassConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.config = config
+        self.head_size = size // config.num_attention_heads
+        self.dropout = config.attention_dropout
+        self.query = nn.Linear(size, size)
+        self.key = nn.Linear(size, size)
+        self.value = nn.Linear(size, size)
+        self.output = nn.Linear(size, size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        layout: PackedLayout | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend: (batch, slots, hidden) to the same shape, and the weights where the implementation gives them."""
+        query, key, value = self.query(hidden_states), self.key(hidden_states), self.value(hidden_states)
+        if layout is not None:
+            query, key, value = layout.spread(query), layout.spread(key), layout.spread(value)
+        attend: Callable = eager_attention
+        if self.config._attn_implementation != "eager":
+            attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
+        mixed, weights = attend(
+            self,
+            self._split(query),
+            self._split(key),
+            self._split(value),
+            attention_mask,
+            dropout=self.dropout if self.training else 0.0,
+            scaling=self.head_size**-0.5,
+            **kwargs,
+        )
+        mixed = mixed.flatten(-2)
+        return self.output(mixed if layout is None else layout.gather(mixed)), weights
+
+    def _split(self, states: torch.Tensor) -> torch.Tensor:
+        return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+
+
+class GeneCompassLayer(GradientCheckpointingLayer):
+    """One encoder layer: attention, then feed-forward, each with residual and LayerNorm after it."""
+
+    def __init__(self, config: GeneCompassConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.attention = GeneCompassAttention(config)
+        self.attention_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.intermediate = nn.Linear(size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.output = nn.Linear(config.intermediate_size, size)
+        self.output_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        layout: PackedLayout | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """(batch, slots, hidden) to the same shape."""
+        attended, _ = self.attention(hidden_states, attention_mask, layout, **kwargs)
+        hidden_states = self.attention_norm(hidden_states + self.dropout(attended))
+        fed = self.output(self.activation(self.intermediate(hidden_states)))
+        return self.output_norm(hidden_states + self.dropout(fed))

@@ -1,0 +1,156 @@
+"""What all GeneCompass models share: loading, prior knowledge, folding."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_utils import PreTrainedModel
+
+from .configuration_genecompass import GeneCompassConfig
+from .embeddings_genecompass import GeneCompassEmbeddings
+from .encoder_genecompass import GeneCompassAttention, GeneCompassLayer
+
+
+class GeneCompassPreTrainedModel(PreTrainedModel):
+    """What all GeneCompass models share: loading, prior knowledge, folding."""
+
+    config: GeneCompassConfig
+    config_class = GeneCompassConfig
+    base_model_prefix = "genecompass"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["GeneCompassEmbeddings", "GeneCompassLayer"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": GeneCompassLayer, "attentions": GeneCompassAttention}  # noqa: RUF012
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as `transformers.PreTrainedModel.from_pretrained` does, but refuse what would load wrong.
+
+        Raises
+        ------
+        ValueError
+            The weights file is damaged, or a prior-knowledge table that the config names is not in it.
+        """
+        want_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except Exception as error:
+            if type(error).__name__ != "SafetensorError":
+                raise
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: the weights are damaged or cut short ({error}); download them again"
+            ) from error
+        missing = sorted(key for key in info["missing_keys"] if ".prior_tables." in key or ".prior_rows" in key)
+        if missing:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: prior-knowledge table {missing[0].rsplit('.', 1)[-1]!r} is missing "
+                "from the weights; attach it, or set `priors` in config.json to the tables that are there"
+            )
+        return (model, info) if want_info else model
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, GeneCompassEmbeddings):
+            module.init_buffers()
+
+    @property
+    def _embeddings(self) -> GeneCompassEmbeddings:
+        return self.base_model.embeddings
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch training on or off; a folded model refuses to train."""
+        if mode and self.config.folded_rows is not None:
+            raise ValueError(
+                "this model's prior knowledge is folded, for inference only; train the unfolded checkpoint"
+            )
+        return super().train(mode)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Refuse: priors, homolog rows and gene table would no longer fit the ids."""
+        raise ValueError("a GeneCompass vocabulary cannot be resized in place; build a model for the new gene table")
+
+    @torch.no_grad()
+    def set_prior_knowledge(self, tables: dict[str, torch.Tensor]) -> None:
+        """Fill the prior-knowledge tables.
+
+        Parameters
+        ----------
+        tables
+            One (vocab, width) matrix for each name in `config.priors`; row i tells about token i.
+
+        Raises
+        ------
+        ValueError
+            A table is missing, unknown, of another shape or not finite, or the model is folded.
+
+        Examples
+        --------
+        >>> model = GeneCompassModel(GeneCompassConfig.tiny(vocab_size=10, priors={"grn": 4}))
+        >>> model.set_prior_knowledge({"grn": torch.ones(10, 4)})
+        """
+        self._refuse_if_folded()
+        for name in [*self.config.priors, *tables]:
+            if name not in tables:
+                raise ValueError(f"prior-knowledge table {name!r} is missing; given: {', '.join(tables) or 'none'}")
+            if name not in self.config.priors:
+                known = ", ".join(self.config.priors) or "none"
+                raise ValueError(f"prior-knowledge table {name!r} is unknown to this model, which has: {known}")
+            expected = (self.config.vocab_size, self.config.priors[name])
+            if tuple(tables[name].shape) != expected:
+                raise ValueError(f"prior {name!r} has shape {tuple(tables[name].shape)}, expected {expected}")
+            if not bool(torch.isfinite(tables[name]).all()):
+                raise ValueError(f"prior {name!r} holds NaN or infinite numbers")
+        for name, table in tables.items():
+            self._embeddings.prior_tables.get_buffer(name).copy_(table)
+
+    @torch.no_grad()
+    def set_prior_rows(self, rows: torch.Tensor) -> None:
+        """Set which row of the prior tables each token reads, by species.
+
+        Parameters
+        ----------
+        rows
+            (species, vocab), integers: a mouse cell may carry a human token and read the mouse gene's own row.
+
+        Examples
+        --------
+        >>> model = GeneCompassModel(GeneCompassConfig.tiny(vocab_size=10))
+        >>> model.set_prior_rows(torch.arange(10).repeat(2, 1))
+        """
+        self._refuse_if_folded()
+        expected = (self.config.num_species, self.config.vocab_size)
+        if tuple(rows.shape) != expected:
+            raise ValueError(f"prior rows have shape {tuple(rows.shape)}, expected (species, vocab) = {expected}")
+        if int(rows.min()) < 0 or int(rows.max()) >= self.config.vocab_size:
+            raise ValueError(f"prior rows must lie in 0..{self.config.vocab_size - 1}")
+        self._embeddings.prior_rows.copy_(rows)
+
+    def set_prior_scale(self, scale: float) -> None:
+        """Scale what the priors say, for a warm-up from 0 to 1; not saved."""
+        self._refuse_if_folded()
+        self._embeddings.prior_scale = float(scale)
+
+    def fold_prior_knowledge(self) -> "GeneCompassPreTrainedModel":
+        """Collapse ids, priors and their projections into one table, in place; gives the model itself.
+
+        Exact up to rounding, several times smaller, faster, and saved as such. The folded model only infers.
+
+        Examples
+        --------
+        >>> model = GeneCompassModel(GeneCompassConfig.tiny(vocab_size=10, priors={"grn": 4})).eval()
+        >>> model.fold_prior_knowledge().config.folded_rows
+        10
+        """
+        self._refuse_if_folded()
+        self.config.folded_rows = self._embeddings.fold()
+        return self.eval()
+
+    def _refuse_if_folded(self) -> None:
+        if self.config.folded_rows is not None:
+            raise ValueError("prior knowledge is folded already; start from the unfolded checkpoint")
