@@ -125,7 +125,8 @@ class GeneCompassConfig(PreTrainedConfig):
             )
         if not self.species:
             raise ValueError("species is empty: name at least one")
-        super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs)
+        kwargs |= {"pad_token_id": pad_token_id, "tie_word_embeddings": tie_word_embeddings}
+        super().__init__(**kwargs)
 
     @property
     def num_species(self) -> int:

@@ -1,5 +1,7 @@
 """Gene slots: id, value and prior knowledge fused into one vector, with the rank as position."""
 
+from typing import cast
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -19,6 +21,9 @@ class GeneCompassEmbeddings(nn.Module):
 
     The tables themselves are buffers: they travel with the checkpoint and never train.
     """
+
+    prior_rows: torch.Tensor
+    folded_index: torch.Tensor
 
     def __init__(self, config: GeneCompassConfig) -> None:
         super().__init__()
@@ -75,7 +80,7 @@ class GeneCompassEmbeddings(nn.Module):
             (batch, genes, hidden).
         """
         if inputs_embeds is None:
-            inputs_embeds = self.fuse(input_ids, values, slot_species)
+            inputs_embeds = self.fuse(cast(torch.Tensor, input_ids), cast(torch.Tensor, values), slot_species)
         return self.dropout(self.norm(inputs_embeds + self.position_embeddings(position_ids)))
 
     def fuse(self, input_ids: torch.Tensor, values: torch.Tensor, slot_species: torch.Tensor) -> torch.Tensor:

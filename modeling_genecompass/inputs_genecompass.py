@@ -1,5 +1,7 @@
 """Inputs before they reach the network: checks that say what is wrong, and the layout of packed cells."""
 
+from typing import cast
+
 import torch
 
 from .configuration_genecompass import GeneCompassConfig
@@ -20,7 +22,7 @@ def check_shapes(
             raise ValueError("values are missing: GeneCompass needs each gene's value beside its token")
         if values.shape != input_ids.shape:
             raise ValueError(f"values have shape {tuple(values.shape)}, input_ids {tuple(input_ids.shape)}; must agree")
-    batch, genes = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
+    batch, genes = cast(torch.Tensor, input_ids if input_ids is not None else inputs_embeds).shape[:2]
     if cell_lengths is not None and batch != 1:
         raise ValueError(f"packed cells come as one row; input_ids has {batch} rows with cell_lengths given")
     if cell_lengths is None and genes > config.max_position_embeddings:

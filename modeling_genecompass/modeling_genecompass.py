@@ -1,6 +1,6 @@
 """GeneCompass: a cell's genes, ranked by value, read by a BERT encoder that knows prior biology and the species."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from .pretrained_genecompass import GeneCompassPreTrainedModel
 try:
     from transformers.utils.output_capturing import capture_outputs
 except ImportError:  # transformers before 5.2 had it under another name
-    from transformers.utils.generic import check_model_inputs as capture_outputs
+    from transformers.utils.generic import check_model_inputs as capture_outputs  # type: ignore[assignment]
 
 
 class GeneCompassModel(GeneCompassPreTrainedModel):
@@ -52,7 +52,7 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the id embedding."""
-        self.embeddings.word_embeddings = value
+        self.embeddings.word_embeddings = cast(nn.Embedding, value)
 
     @capture_outputs
     def forward(
@@ -108,7 +108,7 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
             raise ValueError(
                 "this model's prior knowledge is folded, for inference only; train the unfolded checkpoint"
             )
-        device = (input_ids if input_ids is not None else inputs_embeds).device
+        device = cast(torch.Tensor, input_ids if input_ids is not None else inputs_embeds).device
         cells = batch if cell_lengths is None else len(cell_lengths)
         species = _species_of(species, cells, device)
         if validate or (validate is None and device.type == "cpu"):
@@ -133,7 +133,7 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
 
     def _attention_over(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, packed: PackedCells | None
-    ) -> tuple[torch.Tensor | None, PackedLayout | None, dict[str, Any]]:
+    ) -> tuple[Any, PackedLayout | None, dict[str, Any]]:
         """Mask, packed layout and kernel arguments, once per forward pass."""
         if packed is None:
             if attention_mask is not None:
@@ -212,7 +212,7 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
         """The decoder, whose weight is the id embedding."""
         return self.decoder
 
-    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace the decoder."""
         self.decoder = new_embeddings
 
@@ -320,7 +320,7 @@ class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):
         self.genecompass = GeneCompassModel(config)
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(_head_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
         self.post_init()
 
     @can_return_tuple
@@ -386,7 +386,7 @@ class GeneCompassForTokenClassification(GeneCompassPreTrainedModel):
         super().__init__(config)
         self.genecompass = GeneCompassModel(config)
         self.dropout = nn.Dropout(_head_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
         self.post_init()
 
     @can_return_tuple

@@ -1,6 +1,6 @@
 """What all GeneCompass models share: loading, prior knowledge, folding."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
     config: GeneCompassConfig
     config_class = GeneCompassConfig
     base_model_prefix = "genecompass"
+    _auto_class: str | None = None  # type: ignore[assignment]
     supports_gradient_checkpointing = True
     _no_split_modules = ["GeneCompassEmbeddings", "GeneCompassLayer"]  # noqa: RUF012
     _supports_sdpa = True
@@ -35,10 +36,9 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
             The weights file is damaged, or a prior-knowledge table that the config names is not in it.
         """
         want_info = kwargs.pop("output_loading_info", False)
+        load: Any = super().from_pretrained
         try:
-            model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-            )
+            model, info = load(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
         except Exception as error:
             if type(error).__name__ != "SafetensorError":
                 raise
@@ -61,7 +61,7 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
 
     @property
     def _embeddings(self) -> GeneCompassEmbeddings:
-        return self.base_model.embeddings
+        return cast(GeneCompassEmbeddings, self.base_model.embeddings)
 
     def train(self, mode: bool = True) -> Any:
         """Switch training on or off; a folded model refuses to train."""
@@ -71,7 +71,9 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
             )
         return super().train(mode)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
         """Refuse: priors, homolog rows and gene table would no longer fit the ids."""
         raise ValueError("a GeneCompass vocabulary cannot be resized in place; build a model for the new gene table")
 

@@ -78,7 +78,7 @@ def config_of(source: PublishedCheckpoint, **extra: Any) -> GeneCompassConfig:
         )
     layers = {name.split(".")[3] for name in source.tensors if name.startswith("bert.encoder.layer.")}
     dropout = old.get("hidden_dropout_prob", 0.02)
-    labels = {}
+    labels: dict[str, Any] = {}
     if source.head in ("cells", "genes"):
         count = len(source.need("classifier.weight"))
         names = old.get("id2label") or {}
