@@ -1,0 +1,243 @@
+"""The cells to perturb, and which of their columns a gene's name means."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from ...tokenization.errors import InputError
+from ...tokenization.gene_table import GeneTable
+from ...tokenization.matching import GeneMatch, match_genes
+from ...tokenization.readers import open_cells
+from .edits import CellEditor, Edit, expression_levels
+from .matching import GeneProfile
+
+
+@dataclass(frozen=True)
+class PerturbedCells:
+    """Counts of the chosen cells with what is needed to turn them into tokens.
+
+    Parameters
+    ----------
+    counts
+        (cells, columns) raw counts; columns that share a token are summed into the first.
+    rows
+        Where each cell stands in the source.
+    names
+        Name of every column.
+    match
+        Tokens and medians of the columns.
+    obs
+        Annotation of the chosen cells.
+    max_length
+        Genes a model sees per cell.
+    """
+
+    counts: sparse.csr_matrix
+    rows: npt.NDArray[np.int64]
+    names: npt.NDArray[np.object_]
+    match: GeneMatch
+    obs: pd.DataFrame
+    table: GeneTable
+    max_length: int
+
+    def __len__(self) -> int:
+        return self.counts.shape[0]
+
+    def cell(self, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Columns and counts of a cell's expressed genes that the model knows."""
+        begin, end = self.counts.indptr[index], self.counts.indptr[index + 1]
+        return self.counts.indices[begin:end].astype(np.int64), self.counts.data[begin:end]
+
+    def editor(self, edit: Edit) -> CellEditor:
+        """What makes the perturbed copies of these cells."""
+        levels = None
+        if edit.kind == "overexpress" and edit.dose is None:
+            known = np.flatnonzero(self.match.cell_token >= 0)
+            levels = np.zeros(self.counts.shape[1])
+            levels[known] = expression_levels(self.counts, known, edit.level or "max")
+        return CellEditor(self.match.cell_token, self.match.column_median, self.max_length, edit, levels)
+
+    def profile(self) -> GeneProfile:
+        """Rank and detection rate of every gene in these cells."""
+        values = self.counts.data / self.match.column_median[self.counts.indices]
+        return GeneProfile.measure(self.counts.indptr, self.counts.indices, values, self.counts.shape[1])
+
+    def expressed(self, min_cells: int = 1) -> npt.NDArray[np.int64]:
+        """Columns that at least `min_cells` cells express and the model knows."""
+        return np.flatnonzero(np.bincount(self.counts.indices, minlength=self.counts.shape[1]) >= max(min_cells, 1))
+
+
+def take_cells(
+    source: Any,
+    table: GeneTable,
+    *,
+    species: str,
+    gene_species: str | None = None,
+    counts: str = "auto",
+    cells: npt.ArrayLike | None = None,
+    max_cells: int | None = None,
+    max_length: int = 2048,
+    seed: int = 0,
+) -> PerturbedCells:
+    """Read the cells to work on.
+
+    Parameters
+    ----------
+    source
+        Path or AnnData.
+    table
+        The model's gene table.
+    species, gene_species, counts
+        As for tokenising.
+    cells
+        Boolean mask or row numbers; default all.
+    max_cells
+        Draw this many of them at random.
+    seed
+        Of that draw.
+
+    Raises
+    ------
+    InputError
+        If there are no cells, or fewer than `max_cells`.
+    """
+    opened = open_cells(source, counts=counts)
+    rows = _rows_of(cells, opened.n_cells)
+    if not len(rows):
+        raise InputError(f"{opened.name}: no cell chosen out of {opened.n_cells}")
+    if max_cells is not None:
+        if max_cells < 1 or len(rows) < max_cells:
+            raise InputError(f"{opened.name}: {max_cells} cells asked for, but there are {len(rows)}; ask for fewer")
+        rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
+    match = match_genes(opened.var, table, species=species, gene_species=gene_species)
+    matrix = _read_rows(opened, rows)
+    matrix.data[match.cell_token[matrix.indices] < 0] = 0
+    # genes that share a token are one gene to the model: they are counted in the first of their columns
+    matrix.indices = _first_of_token(match.cell_token)[matrix.indices].astype(matrix.indices.dtype)
+    matrix.has_canonical_format = False
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    empty = np.flatnonzero(np.diff(matrix.indptr) == 0)
+    if len(empty):
+        where = opened.obs.index[rows[empty[0]]]
+        raise InputError(f"{opened.name}: cell {where!r} expresses no gene that the model knows; leave it out")
+    names = np.asarray(match.names, dtype=object)
+    return PerturbedCells(matrix, rows, names, match, opened.obs.iloc[rows], table, max_length)
+
+
+def _rows_of(cells: npt.ArrayLike | None, n_cells: int) -> npt.NDArray[np.int64]:
+    if cells is None:
+        return np.arange(n_cells)
+    chosen = np.asarray(cells)
+    if chosen.dtype == bool:
+        if chosen.shape != (n_cells,):
+            raise InputError(f"the mask of cells has {chosen.size} entries, but there are {n_cells} cells")
+        return np.flatnonzero(chosen)
+    chosen = np.unique(chosen.astype(np.int64))
+    if len(chosen) and (chosen[0] < 0 or chosen[-1] >= n_cells):
+        raise InputError(f"row {chosen[-1] if chosen[0] >= 0 else chosen[0]} is not one of {n_cells} cells")
+    return chosen
+
+
+def _read_rows(source: Any, rows: npt.NDArray[np.int64]) -> sparse.csr_matrix:
+    """Chosen rows, streamed: never more than a block of the others in memory."""
+    kept = []
+    for start, block in source.blocks():
+        mine = rows[(rows >= start) & (rows < start + block.shape[0])] - start
+        if len(mine):
+            kept.append(sparse.csr_matrix(block)[mine])
+    return sparse.vstack(kept, format="csr").astype(np.float64)
+
+
+def _first_of_token(cell_token: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """For every column the first one that has its token; itself where it has none."""
+    first = np.arange(len(cell_token))
+    known = np.flatnonzero(cell_token >= 0)
+    _, start, group = np.unique(cell_token[known], return_index=True, return_inverse=True)
+    first[known] = known[start][group]
+    return first
+
+
+def columns_of_genes(names: Sequence[str], cells: PerturbedCells, *, must_be_expressed: bool = True) -> list[int]:
+    """Columns that gene names stand for; symbols, Ensembl ids or names of the matrix, of any species with homologs.
+
+    Raises
+    ------
+    InputError
+        For a gene that the vocabulary does not know, that the matrix does not hold, or that no chosen cell expresses.
+    """
+    by_name = {str(name): column for column, name in reversed(list(enumerate(cells.names)))}
+    by_token = {int(t): column for column, t in reversed(list(enumerate(cells.match.cell_token))) if t >= 0}
+    expressed = set(cells.expressed().tolist())
+    found = []
+    for name in map(str, names):
+        column = by_name.get(name)
+        if column is not None and cells.match.cell_token[column] < 0:
+            raise InputError(f"gene {name!r} is in the matrix, but the model's gene table does not know it")
+        if column is None:
+            token = _token_of(name, cells)
+            column = by_token.get(token)
+            if column is None:
+                raise InputError(f"gene {name!r} is known to the model, but was not measured in these cells")
+        column = by_token[int(cells.match.cell_token[column])]
+        if must_be_expressed and column not in expressed:
+            raise InputError(
+                f"gene {name!r} is not expressed in any of the {len(cells)} cells; choose other cells, or insert it "
+                "(kind='set' or 'overexpress' with absent='insert')"
+            )
+        found.append(int(column))
+    return found
+
+
+def _token_of(name: str, cells: PerturbedCells) -> int:
+    """Token that a gene takes in a cell, looked up in the cells' own species first, then in the others."""
+    table = cells.table
+    for species in (cells.match.species, *(s for s in table.species if s != cells.match.species)):
+        own = int(table.index.look_up([name], species)[0][0])
+        if own >= 0:
+            return int(table.token_in_cell[own])
+    raise InputError(f"gene {name!r} is unknown to the model's gene table; use a symbol or Ensembl id that it has")
+
+
+def measured_genes(names: Iterable[str], cells: PerturbedCells) -> tuple[list[str], list[str]]:
+    """Split names into those that some chosen cell expresses, and those absent, in their order."""
+    here, absent = [], []
+    for name in dict.fromkeys(map(str, names)):
+        try:
+            columns_of_genes([name], cells)
+        except InputError:
+            absent.append(name)
+        else:
+            here.append(name)
+    return here, absent
+
+
+def read_gene_list(source: str | os.PathLike[str] | Iterable[str]) -> list[str]:
+    """Gene names from a list, or from the first column of a text, CSV or TSV file (a header is skipped).
+
+    Examples
+    --------
+    >>> read_gene_list(["SOX2", "POU5F1", "SOX2"])
+    ['SOX2', 'POU5F1']
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; a gene list is a text file with one gene in a line")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        names = [line.replace("\t", ",").split(",")[0].strip().strip('"') for line in lines]
+        if names and names[0].lower() in {"tf", "gene", "gene_id", "symbol", "name", "gene_symbol"}:
+            names = names[1:]
+    else:
+        names = [str(name) for name in source]
+    names = list(dict.fromkeys(name for name in names if name))
+    if not names:
+        raise InputError(f"{source if isinstance(source, (str, os.PathLike)) else 'gene list'}: holds no gene")
+    return names
