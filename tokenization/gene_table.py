@@ -11,11 +11,14 @@ import pandas as pd
 
 from .errors import InputError
 from .files import atomic_path
+from .gene_index import GeneIndex
 
 PAD_TOKEN = 0
 MASK_TOKEN = 1
 SPECIAL_TOKENS = ("<pad>", "<mask>")
 COLUMNS = ("token", "gene_id", "symbol", "species", "biotype", "median", "homolog_token")
+# other names of a gene, joined by "|"; tables without them work, and then only current symbols resolve
+NAME_COLUMNS = ("previous_symbols", "alias_symbols")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class GeneTable:
         Columns ``token`` (0, 1, 2, ... without gaps; 0 is ``<pad>``, 1 is ``<mask>``), ``gene_id`` (Ensembl id
         without version), ``symbol``, ``species``, ``biotype``, ``median`` (non-zero median count over the corpus;
         NaN where unknown, which counts as 1) and ``homolog_token`` (the token of another species that this gene
-        takes; -1 where it keeps its own).
+        takes; -1 where it keeps its own). Optional: ``previous_symbols``, ``alias_symbols`` (joined by ``|``).
 
     Examples
     --------
@@ -51,6 +54,22 @@ class GeneTable:
         duplicated = self.frame["gene_id"].duplicated()
         if duplicated.any():
             raise InputError(f"gene table: gene id {self.frame['gene_id'][duplicated].iloc[0]!r} appears twice")
+        self._check_homologs()
+
+    def _check_homologs(self) -> None:
+        homolog = self.frame["homolog_token"].to_numpy()
+        takers = np.flatnonzero(homolog >= 0)
+        givers = homolog[takers]
+        outside = (givers >= len(self.frame)) | (givers < len(SPECIAL_TOKENS))
+        chained = ~outside & (homolog[np.where(outside, 0, givers)] >= 0)
+        species = self.frame["species"].to_numpy()
+        within = ~outside & (species[np.where(outside, 0, givers)] == species[takers])
+        wrong = np.flatnonzero(outside | chained | within)
+        if len(wrong):
+            gene, token = self.frame["gene_id"].iloc[takers[wrong[0]]], givers[wrong[0]]
+            raise InputError(
+                f"gene table: {gene} takes token {token}, which must be a gene of another species with its own token"
+            )
 
     @classmethod
     def from_genes(cls, genes: pd.DataFrame) -> "GeneTable":
@@ -59,7 +78,8 @@ class GeneTable:
         Parameters
         ----------
         genes
-            ``gene_id`` and ``species`` are required; ``symbol``, ``biotype``, ``median`` are optional.
+            ``gene_id`` and ``species`` are required; ``symbol``, ``biotype``, ``median``, ``previous_symbols`` and
+            ``alias_symbols`` are optional.
             ``homolog_gene_id``, optional, names the gene whose token this one takes.
         """
         genes = genes.reset_index(drop=True)
@@ -76,6 +96,9 @@ class GeneTable:
                 "homolog_token": homologs.map(token_of).fillna(-1).astype(int),
             }
         )
+        for name in NAME_COLUMNS:
+            if name in genes:
+                body[name] = genes[name].fillna("")
         special = pd.DataFrame(
             {
                 "token": [PAD_TOKEN, MASK_TOKEN],
@@ -87,7 +110,9 @@ class GeneTable:
                 "homolog_token": -1,
             }
         )
-        return cls(pd.concat([special, body], ignore_index=True))
+        frame = pd.concat([special, body], ignore_index=True)
+        names = [name for name in NAME_COLUMNS if name in frame]
+        return cls(frame.fillna(dict.fromkeys(["symbol", "biotype", *names], "")))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "GeneTable":
@@ -103,12 +128,17 @@ class GeneTable:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            text = ["gene_id", "symbol", "species", "biotype"]
+            text = ["gene_id", "symbol", "species", "biotype", *NAME_COLUMNS]
             frame = pd.read_csv(
                 path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values={"median": [""]}
             )
-        frame[["symbol", "species", "biotype"]] = frame[["symbol", "species", "biotype"]].fillna("")
-        return cls(frame[list(COLUMNS)].astype({"token": "int64", "homolog_token": "int64", "median": "float64"}))
+        missing = [column for column in COLUMNS if column not in frame.columns]
+        if missing:
+            raise InputError(f"{path}: missing column {missing[0]!r}; expected {', '.join(COLUMNS)}")
+        names = [name for name in NAME_COLUMNS if name in frame]
+        frame = frame.fillna(dict.fromkeys(["symbol", "species", "biotype", *names], ""))
+        kinds = {"token": "int64", "homolog_token": "int64", "median": "float64"}
+        return cls(frame[[*COLUMNS, *names]].astype(kinds))
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write ``.parquet`` or ``.tsv.gz``, by the ending, atomically and with the same bytes every time."""
@@ -137,6 +167,11 @@ class GeneTable:
         if name not in self.species:
             raise InputError(f"unknown species {name!r}; this vocabulary knows {', '.join(self.species)}")
         return self.species.index(name)
+
+    @cached_property
+    def index(self) -> GeneIndex:
+        """Look-up of genes by id, symbol, previous symbol and alias."""
+        return GeneIndex({str(name): self.frame[name].to_numpy() for name in self.frame.columns})
 
     @cached_property
     def token_in_cell(self) -> npt.NDArray[np.int64]:

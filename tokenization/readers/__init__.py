@@ -1,1 +1,75 @@
-"""Readers of count matrices, in row blocks."""
+"""Cells from any file: one door, `open_cells`, and one kind of thing behind it, `CellSource`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .source import CellSource
+
+__all__ = ["CellSource", "open_cells"]
+
+
+def open_cells(
+    source: Any, *, counts: str = "auto", block_rows: int = 4096, allow_fractional: bool = False
+) -> CellSource:
+    """Open cells of a file or AnnData object for reading in blocks of rows; matrices are never read whole.
+
+    Parameters
+    ----------
+    source
+        AnnData, or a path: ``.h5ad``, ``.zarr``, 10x ``.h5``, a 10x folder with ``matrix.mtx``, ``.loom``,
+        ``.csv`` / ``.tsv`` / ``.txt``, also with ``.gz``.
+    counts
+        ``"auto"`` finds the raw counts (``raw``, then a layer that is called after them, then ``X``); or ``"X"``,
+        ``"raw"``, the name of a layer.
+    block_rows
+        Largest number of cells in a block.
+    allow_fractional
+        Take counts that are not whole numbers, as some quantifiers estimate them.
+
+    Returns
+    -------
+    CellSource
+
+    Raises
+    ------
+    InputError
+        For a missing, unknown, damaged or empty file; while blocks are read, for data that are not raw counts.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> open_cells(anndata.AnnData(np.array([[1.0, 0.0], [2.0, 5.0]])))
+    CellSource('AnnData', 2 cells x 2 genes, counts from X)
+    """
+    options: dict[str, Any] = {"counts": counts, "block_rows": block_rows, "allow_fractional": allow_fractional}
+    if block_rows < 1:
+        raise InputError(f"block_rows is {block_rows}; it must be at least 1")
+    if isinstance(source, CellSource):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        if not (hasattr(source, "obs") and hasattr(source, "var") and hasattr(source, "X")):
+            raise InputError(f"cannot read cells from a {type(source).__name__}; pass a path or an AnnData")
+        from .annotated import open_anndata
+
+        return open_anndata(source, **options)
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_file() and not path.stat().st_size:
+        raise InputError(f"{path}: the file is empty")
+    return _open_path(path, options)
+
+
+def _open_path(path: Path, options: dict[str, Any]) -> CellSource:
+    name = path.name.lower()
+    if name.endswith((".h5ad", ".zarr")) or (
+        path.is_dir() and any((path / n).exists() for n in (".zgroup", "zarr.json"))
+    ):
+        from .annotated import open_anndata_file
+
+        return open_anndata_file(path, **options)
+    raise InputError(
+        f"{path}: unknown kind of file; known are .h5ad, .zarr, 10x .h5 and mtx folders, .loom, .csv, .tsv"
+    )

@@ -1,0 +1,196 @@
+"""Names to tokens: which gene of the vocabulary a gene id or symbol means. Standard library and NumPy alone.
+
+This file travels with a checkpoint, beside ``genes.tsv.gz``.
+"""
+
+import csv
+import gzip
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+UNKNOWN, AMBIGUOUS = 0, -1
+BY_ID, BY_SYMBOL, BY_PREVIOUS, BY_ALIAS = 1, 2, 3, 4
+
+_ENSEMBL = re.compile(r"^(ENS[A-Z]*G)(\d{11})(?:\.\d+)?(?:_PAR_Y)?$")
+# "GRCh38_ENSG...", "mm10___Actb": the genome that 10x puts before names when two genomes were mapped together
+_GENOME_PREFIX = re.compile(r"^(?:GRCh3\d|GRCm3\d|hg\d\d|mm\d\d?)_+(?=[A-Za-z0-9])")
+_REQUIRED = ("token", "gene_id", "symbol", "species", "median", "homolog_token")
+
+
+def bare_gene_id(name: str) -> str | None:
+    """Ensembl gene id without version and genome prefix; None for anything that is not one.
+
+    Examples
+    --------
+    >>> bare_gene_id("ENSG00000254647.7"), bare_gene_id("INS")
+    ('ENSG00000254647', None)
+    """
+    match = _ENSEMBL.match(_GENOME_PREFIX.sub("", name))
+    return match[1] + match[2] if match else None
+
+
+def id_family(name: str) -> str | None:
+    """The letters that an Ensembl gene id begins with, which tell its species: ``ENSG``, ``ENSMUSG``; else None."""
+    match = _ENSEMBL.match(_GENOME_PREFIX.sub("", name))
+    return match[1] if match else None
+
+
+class GeneIndex:
+    """Looks genes up by id, symbol, previous symbol and alias, within one species.
+
+    Parameters
+    ----------
+    columns
+        The gene table, column name to values, in token order: ``token``, ``gene_id``, ``symbol``, ``species``,
+        ``median`` (NaN or "" where unknown), ``homolog_token`` (-1 where none), and optionally ``biotype``,
+        ``previous_symbols`` and ``alias_symbols`` (names joined by ``|``).
+
+    Examples
+    --------
+    >>> index = GeneIndex({"token": [0, 1, 2], "gene_id": ["<pad>", "<mask>", "ENSG00000254647"],
+    ...     "symbol": ["", "", "INS"], "species": ["", "", "human"], "median": ["", "", "2"],
+    ...     "homolog_token": [-1, -1, -1]})
+    >>> index.look_up(["INS", "ENSG00000254647.7", "?"], "human")[0].tolist()
+    [2, 2, -1]
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[object]]) -> None:
+        missing = [name for name in _REQUIRED if name not in columns]
+        if missing:
+            raise ValueError(f"gene table: missing column {missing[0]!r}; expected {', '.join(_REQUIRED)}")
+        n = len(columns["token"])
+        self.gene_ids = [str(name) for name in columns["gene_id"]]
+        self.symbols = _texts(columns["symbol"])
+        self.gene_species = _texts(columns["species"])
+        self.biotypes = _texts(columns.get("biotype", [""] * n))
+        self.previous_symbols = _texts(columns.get("previous_symbols", [""] * n))
+        self.alias_symbols = _texts(columns.get("alias_symbols", [""] * n))
+        self.medians = np.array([_median(value) for value in columns["median"]], dtype=np.float64)
+        self.homolog_tokens = np.array([int(str(value)) for value in columns["homolog_token"]], dtype=np.int64)
+        self.species = tuple(dict.fromkeys(name for name in self.gene_species if name))
+        own = np.arange(n)
+        self.token_in_cell = np.where(self.homolog_tokens >= 0, self.homolog_tokens, own)
+        self._species_code = np.array([self.species.index(s) if s else -1 for s in self.gene_species], dtype=np.int64)
+        self.value_medians = self._shared_medians()
+        self._token_of_id = {name: token for token, name in enumerate(self.gene_ids)}
+        self._names: dict[str, tuple[dict[str, int], dict[str, int], dict[str, int]]] = {}
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "GeneIndex":
+        """Read ``genes.tsv.gz`` (or ``.tsv``) with the standard library."""
+        opened = gzip.open if str(path).endswith(".gz") else open
+        with opened(path, "rt", encoding="utf-8", newline="") as text:
+            rows = csv.reader(text, delimiter="\t")
+            header = next(rows)
+            columns = list(zip(*rows, strict=True))
+        return cls(dict(zip(header, columns, strict=True)))
+
+    def __len__(self) -> int:
+        return len(self.gene_ids)
+
+    def species_index(self, name: str) -> int:
+        """Index of a species in model inputs; ValueError for one that the vocabulary does not know."""
+        if name not in self.species:
+            raise ValueError(f"unknown species {name!r}; this vocabulary knows {', '.join(self.species)}")
+        return self.species.index(name)
+
+    def look_up(self, names: Sequence[str], species: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
+        """Own token of each name among the genes of `species`, and how it was found.
+
+        Parameters
+        ----------
+        names
+            Ensembl ids with or without version, or symbols, freely mixed.
+        species
+            Whose genes the names are.
+
+        Returns
+        -------
+        tokens : int64 array
+            -1 where unknown or ambiguous.
+        how : int8 array
+            `BY_ID`, `BY_SYMBOL`, `BY_PREVIOUS`, `BY_ALIAS`, `UNKNOWN`, or `AMBIGUOUS`: the name stands for more
+            than one gene and none is guessed.
+        """
+        self.species_index(species)
+        current, previous, alias = self._names_of(species)
+        tokens = np.full(len(names), -1, dtype=np.int64)
+        how = np.zeros(len(names), dtype=np.int8)
+        for position, name in enumerate(names):
+            token, way = self._find(str(name), species, current, previous, alias)
+            tokens[position], how[position] = token, way
+        return tokens, how
+
+    def _find(
+        self, name: str, species: str, current: dict[str, int], previous: dict[str, int], alias: dict[str, int]
+    ) -> tuple[int, int]:
+        if not name:
+            return -1, UNKNOWN
+        exact = self._token_of_id.get(name)
+        if exact is not None and self.gene_species[exact] == species:
+            return exact, BY_ID
+        bare = bare_gene_id(name)
+        if bare is not None:
+            token = self._token_of_id.get(bare, -1)
+            return (token, BY_ID) if token >= 0 and self.gene_species[token] == species else (-1, UNKNOWN)
+        name = _GENOME_PREFIX.sub("", name)
+        if name in current:
+            return (current[name], BY_SYMBOL) if current[name] >= 0 else (-1, AMBIGUOUS)
+        old, other = previous.get(name), alias.get(name)
+        if old is None and other is None:
+            return -1, UNKNOWN
+        if old is None or other is None or old == other:
+            token = other if old is None else old
+            assert token is not None
+            return (token, BY_ALIAS if old is None else BY_PREVIOUS) if token >= 0 else (-1, AMBIGUOUS)
+        return -1, AMBIGUOUS
+
+    def as_cell_genes(self, tokens: npt.NDArray[np.int64], species: str) -> npt.NDArray[np.int64]:
+        """Own tokens of the genes that cells of `species` have in place of these, by homology.
+
+        Mouse cells whose counts were mapped to human ids express the mouse homologs: their own medians and their
+        own prior-knowledge rows. A gene without a homolog stays as it is; of several, the lowest token stands.
+        """
+        rows = np.arange(len(self))
+        mine = np.flatnonzero(self._species_code == self.species_index(species))
+        shared, first = np.unique(self.token_in_cell[mine], return_index=True)
+        rows[shared] = mine[first]
+        found = tokens >= 0
+        here = np.where(found, tokens, 0)
+        mapped = np.where(self._species_code[here] == self.species_index(species), here, rows[self.token_in_cell[here]])
+        return np.where(found, mapped, -1)
+
+    def _names_of(self, species: str) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Symbols, previous symbols and aliases of a species' genes; -1 marks a name of more than one gene."""
+        if species not in self._names:
+            tables: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({}, {}, {})
+            for token in np.flatnonzero(self._species_code == self.species.index(species)).tolist():
+                texts = (self.symbols[token], self.previous_symbols[token], self.alias_symbols[token])
+                for table, text in zip(tables, texts, strict=True):
+                    for name in filter(None, [text] if table is tables[0] else text.split("|")):
+                        table[name] = token if table.get(name, token) == token else -1
+            self._names[species] = tables
+        return self._names[species]
+
+    def _shared_medians(self) -> npt.NDArray[np.float64]:
+        """Median that scales each gene's counts; genes of a species that share a token take the lowest token's."""
+        medians = self.medians.copy()
+        for code in range(len(self.species)):
+            mine = np.flatnonzero(self._species_code == code)
+            _, first, group = np.unique(self.token_in_cell[mine], return_index=True, return_inverse=True)
+            medians[mine] = self.medians[mine[first]][group]
+        return medians
+
+
+def _texts(values: Sequence[object]) -> list[str]:
+    return ["" if value is None or value != value else str(value) for value in values]
+
+
+def _median(value: object) -> float:
+    """A usable median: 1 where the corpus knows none."""
+    number = 1.0 if value is None or value == "" else float(str(value))
+    return number if number > 0 and np.isfinite(number) else 1.0

@@ -1,0 +1,253 @@
+"""Which token every column of a count matrix has, and what of the matrix that leaves out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from .coverage import CoverageReport
+from .errors import InputError
+from .gene_index import AMBIGUOUS, BY_ALIAS, BY_ID, BY_PREVIOUS, BY_SYMBOL, UNKNOWN, id_family
+from .gene_table import GeneTable
+
+# where files keep gene ids and symbols, besides the names of the variables
+ID_COLUMNS = ("ensembl_id", "gene_id", "gene_ids", "feature_id", "ensembl", "ensembl_gene_id", "Accession", "id")
+SYMBOL_COLUMNS = (
+    "gene_symbol",
+    "gene_symbols",
+    "feature_name",
+    "gene_name",
+    "gene_names",
+    "symbol",
+    "gene_short_name",
+    "Gene",
+    "name",
+)
+_LARGEST_WRONG_SHARE = 0.5
+
+
+@dataclass
+class GeneMatch:
+    """Columns of one matrix, read as genes of one species' cells.
+
+    Attributes
+    ----------
+    column_token
+        Own token of each column's gene; -1 where unknown or ambiguous. Shape (genes,).
+    cell_token
+        The token that stands for it in a cell: the homolog's where the gene has one. Columns with the same token
+        are summed. Shape (genes,).
+    column_median
+        Median count that scales the column. Genes of a species that share a token share the median of the lowest
+        own token among them, so that a token has one scale whatever the matrix measured. Shape (genes,).
+    report
+        How many genes were found and how; filled with counts as cells are read.
+    """
+
+    column_token: npt.NDArray[np.int64]
+    cell_token: npt.NDArray[np.int32]
+    column_median: npt.NDArray[np.float64]
+    species: str
+    species_index: int
+    names: Sequence[str]
+    report: CoverageReport = field(repr=False)
+
+
+def match_genes(
+    var: pd.DataFrame,
+    table: GeneTable,
+    *,
+    species: str,
+    gene_species: str | None = None,
+    column: str | None = None,
+    rescue_ids: bool = False,
+) -> GeneMatch:
+    """Find the token of every column of a matrix.
+
+    A column with an Ensembl id is looked up by that alone; one without by its current symbol, else by a previous or
+    alias symbol, provided that this name means one gene only and that gene is not in the matrix already.
+
+    Parameters
+    ----------
+    var
+        One row per column of the matrix; the index and well-known columns hold ids and symbols.
+    table
+        The vocabulary.
+    species
+        Species of the cells.
+    gene_species
+        Species of the gene names; default `species`. Mouse cells whose counts were mapped to human orthologs have
+        ``species="mouse", gene_species="human"``.
+    column
+        Column of `var` that holds ids or symbols; then nothing else is looked at.
+    rescue_ids
+        Look columns whose id the vocabulary does not know up by their symbol: ids that Ensembl has retired since
+        the data were made. The report says how many there are (``rescuable``).
+
+    Raises
+    ------
+    InputError
+        For an unknown species or column, names of another species, or no known gene at all.
+
+    Examples
+    --------
+    >>> table = GeneTable.from_genes(pd.DataFrame({"gene_id": ["ENSG00000254647"], "symbol": ["INS"],
+    ...                                            "species": ["human"]}))
+    >>> match_genes(pd.DataFrame(index=["INS", "nothing"]), table, species="human").column_token
+    array([ 2, -1])
+    """
+    cells = table.species_index(species)
+    gene_species = gene_species or species
+    table.species_index(gene_species)
+    ids, symbols = _names(var, column, set(table.index.symbols))
+    _check_ids(ids, table, gene_species)
+    tokens, how, rescuable = _look_up(ids, symbols, table, gene_species, rescue_ids)
+    _check_symbols(symbols, tokens, how, table, gene_species)
+    names = [symbol or gene_id for symbol, gene_id in zip(symbols, ids, strict=True)]
+    if not (tokens >= 0).any():
+        shown = ", ".join(repr(str(name)) for name in list(var.index[:3]))
+        raise InputError(
+            f"none of the {len(var)} genes is known as a {gene_species} gene of this vocabulary (first: {shown}); "
+            "name the column that holds Ensembl ids or symbols, or check the species"
+        )
+    own = table.index.as_cell_genes(tokens, species)
+    safe = np.where(own >= 0, own, 0)
+    cell_token = np.where(own >= 0, table.index.token_in_cell[safe], -1).astype(np.int32)
+    report = CoverageReport.of(names, how, mapped=(own >= 0) & (cell_token != own), species=species)
+    report.rescuable = rescuable
+    return GeneMatch(
+        column_token=own,
+        cell_token=cell_token,
+        column_median=table.index.value_medians[safe],
+        species=species,
+        species_index=cells,
+        names=names,
+        report=report,
+    )
+
+
+def _names(var: pd.DataFrame, column: str | None, known: set[str]) -> tuple[list[str], list[str]]:
+    """Ids and symbols of every column; empty text where there is none."""
+    index = _texts(var.index)
+    if column is not None:
+        if column not in var.columns:
+            raise InputError(f"no var column {column!r}; there are: {', '.join(map(str, var.columns)) or 'none'}")
+        names = _texts(var[column])
+        return [n if id_family(n) else "" for n in names], ["" if id_family(n) else n for n in names]
+    ids = [name if id_family(name) else "" for name in index]
+    for name in ID_COLUMNS:
+        if name in var.columns:
+            ids = [a or (b if id_family(b) else "") for a, b in zip(ids, _texts(var[name]), strict=True)]
+    candidates = [["" if id_family(name) else name for name in index]]
+    candidates += [_texts(var[name]) for name in SYMBOL_COLUMNS if name in var.columns]
+    symbols = max(candidates, key=lambda names: sum(name in known for name in names if name))
+    return ids, symbols
+
+
+def _texts(values: pd.Series | pd.Index) -> list[str]:
+    return ["" if value is None or value != value else str(value).strip() for value in values.tolist()]
+
+
+def _look_up(
+    ids: list[str], symbols: list[str], table: GeneTable, species: str, rescue_ids: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8], int]:
+    tokens, how = table.index.look_up(ids, species)
+    retired = np.array([bool(name) for name in ids]) & (how == UNKNOWN)
+    again = np.flatnonzero(how == UNKNOWN)
+    by_name, way = table.index.look_up([symbols[i] for i in again], species)
+    tokens[again], how[again] = by_name, way
+    rescuable = _only_new(tokens, how, retired)
+    lost = retired if not rescue_ids else retired & ~rescuable
+    tokens[lost], how[lost] = -1, UNKNOWN
+    _undo_unique_names(symbols, tokens, how, retired, table, species)
+    # an old name of a gene that the matrix also holds under its own name is another gene: counted apart by whoever
+    # made the matrix, so summing the two would be a guess
+    direct = np.unique(tokens[(how == BY_ID) | (how == BY_SYMBOL)])
+    clash = np.isin(how, (BY_PREVIOUS, BY_ALIAS)) & np.isin(tokens, direct)
+    tokens[clash], how[clash] = -1, AMBIGUOUS
+    return tokens, how, int(rescuable.sum())
+
+
+def _only_new(
+    tokens: npt.NDArray[np.int64], how: npt.NDArray[np.int8], retired: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Columns with an unknown id whose current symbol names a gene that no column has by its own right."""
+    taken = np.unique(tokens[(how > UNKNOWN) & ~retired])
+    return retired & (how == BY_SYMBOL) & ~np.isin(tokens, taken)
+
+
+def _undo_unique_names(
+    symbols: list[str],
+    tokens: npt.NDArray[np.int64],
+    how: npt.NDArray[np.int8],
+    has_id: npt.NDArray[np.bool_],
+    table: GeneTable,
+    species: str,
+) -> None:
+    """Give ``TBCE-1`` back its ``TBCE``: AnnData numbers repeated names, and repeated columns are summed."""
+    present = set(symbols)
+    for i in np.flatnonzero((how == UNKNOWN) & ~has_id):
+        base, dash, number = symbols[i].rpartition("-")
+        if dash and number.isdigit() and base in present:
+            (token,), (way,) = table.index.look_up([base], species)
+            if way == BY_SYMBOL:
+                tokens[i], how[i] = token, way
+
+
+def _check_ids(ids: list[str], table: GeneTable, species: str) -> None:
+    """Refuse ids of another species: human ids begin with ENSG, mouse ids with ENSMUSG, as the table's own tell."""
+    families = pd.Series([family for family in map(id_family, ids) if family], dtype=object)
+    if families.empty:
+        return
+    homes = {
+        family: table.frame["species"].iloc[token]
+        for token, family in ((t, id_family(g)) for t, g in enumerate(table.index.gene_ids))
+        if family
+    }
+    if species not in homes.values():
+        return
+    wrong = families[families.map(homes) != species]
+    if len(wrong) > _LARGEST_WRONG_SHARE * len(families):
+        family = wrong.mode().iloc[0]
+        other = homes.get(family)
+        whose = f"{other} genes" if other else "a species that this vocabulary does not know"
+        raise InputError(
+            f"{len(wrong)} of {len(families)} gene ids begin with {family}: {whose}, not {species}"
+            + (
+                f"; pass species={other!r}, or gene_species={other!r} if the counts were mapped to orthologs"
+                if other
+                else ""
+            )
+        )
+
+
+def _check_symbols(
+    symbols: list[str], tokens: npt.NDArray[np.int64], how: npt.NDArray[np.int8], table: GeneTable, species: str
+) -> None:
+    """Refuse symbols of another species: exact capitals tell INS from Ins."""
+    if (how == BY_ID).any():
+        return
+    named = [symbol for symbol in symbols if symbol]
+    found = int((how == BY_SYMBOL).sum())
+    for other in table.species:
+        if other == species or not named:
+            continue
+        elsewhere = int((table.index.look_up(named, other)[1] == BY_SYMBOL).sum())
+        if elsewhere > 2 * found:
+            raise InputError(
+                f"{elsewhere} of {len(named)} gene symbols are written as {other} symbols and {found} as {species} "
+                f"ones; pass species={other!r}, or gene_species={other!r} if the counts were mapped to orthologs"
+            )
+    if not named or found >= 0.05 * len(named):
+        return
+    current = {
+        name.casefold() for name, s in zip(table.index.symbols, table.index.gene_species, strict=True) if s == species
+    }
+    folded = sum(symbol.casefold() in current for symbol in named)
+    if folded >= 10 and folded > 4 * found + len(named) // 4:
+        raise InputError(
+            f"{folded} of {len(named)} gene symbols match {species} genes only when capitals are ignored: they look "
+            "like another species' symbols; check the species, or pass Ensembl ids"
+        )
