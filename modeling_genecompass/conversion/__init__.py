@@ -1,1 +1,5 @@
 """Published checkpoints to this format."""
+
+from .convert import ConversionReport, convert_checkpoint
+
+__all__ = ["ConversionReport", "convert_checkpoint"]

@@ -130,6 +130,11 @@ def map_tensors(source: PublishedCheckpoint, config: GeneCompassConfig) -> Mappi
         for old, new in _LAYER.items():
             found.take_linear(source, f"bert.encoder.layer.{layer}.{old}", f"{stem}layers.{layer}.{new}")
     _head(found, source)
+    alpha = source.tensors.get("emb_warmup.alpha")
+    if alpha is not None and float(alpha) != 1.0:
+        raise ValueError(
+            f"{source.path}: emb_warmup.alpha is {float(alpha):g}; only finished warm-ups (1) can be converted"
+        )
     known = {name for name, _ in [*found.mapped, *found.merged, *found.ignored]}
     for name in source.tensors:
         if name in _IGNORED:
