@@ -67,7 +67,7 @@ class CoverageReport:
                 ("unknown", UNKNOWN),
             )
         }
-        doubtful = [names[i] for i in np.flatnonzero(how == AMBIGUOUS)]
+        doubtful = [names[i] for i in np.flatnonzero(how == AMBIGUOUS).tolist()]
         return cls(
             species=species,
             genes=len(names),
@@ -108,7 +108,7 @@ class CoverageReport:
         """The unmatched columns with the most counts, and these counts."""
         lost = np.flatnonzero(self._how <= 0)
         most = lost[np.argsort(-self._totals[lost], kind="stable")][:number]
-        return [(str(self._names[i]), float(self._totals[i])) for i in most if self._totals[i] > 0]
+        return [(str(self._names[i]), float(self._totals[i])) for i in most.tolist() if self._totals[i] > 0]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, fit for JSON and for ``adata.uns``."""

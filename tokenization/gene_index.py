@@ -5,9 +5,11 @@ This file travels with a checkpoint, beside ``genes.tsv.gz``.
 
 import csv
 import gzip
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +60,7 @@ class GeneIndex:
     [2, 2, -1]
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[object]]) -> None:
+    def __init__(self, columns: Mapping[str, Any]) -> None:
         missing = [name for name in _REQUIRED if name not in columns]
         if missing:
             raise ValueError(f"gene table: missing column {missing[0]!r}; expected {', '.join(_REQUIRED)}")
@@ -69,7 +71,9 @@ class GeneIndex:
         self.biotypes = _texts(columns.get("biotype", [""] * n))
         self.previous_symbols = _texts(columns.get("previous_symbols", [""] * n))
         self.alias_symbols = _texts(columns.get("alias_symbols", [""] * n))
-        self.medians = np.array([_median(value) for value in columns["median"]], dtype=np.float64)
+        self.known_medians = np.array([_number(value) for value in columns["median"]], dtype=np.float64)
+        # unknown counts as 1
+        self.medians = np.where(self.known_medians > 0, self.known_medians, 1.0)
         self.homolog_tokens = np.array([int(str(value)) for value in columns["homolog_token"]], dtype=np.int64)
         self.species = tuple(dict.fromkeys(name for name in self.gene_species if name))
         own = np.arange(n)
@@ -88,6 +92,36 @@ class GeneIndex:
             header = next(rows)
             columns = list(zip(*rows, strict=True))
         return cls(dict(zip(header, columns, strict=True)))
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The gene table again, column by column; ``median`` is NaN where unknown."""
+        names: dict[str, list[Any]] = {
+            "token": list(range(len(self))),
+            "gene_id": self.gene_ids,
+            "symbol": self.symbols,
+            "species": self.gene_species,
+            "biotype": self.biotypes,
+            "median": self.known_medians.tolist(),
+            "homolog_token": self.homolog_tokens.tolist(),
+        }
+        for name, texts in (("previous_symbols", self.previous_symbols), ("alias_symbols", self.alias_symbols)):
+            if any(texts):
+                names[name] = texts
+        return names
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write ``genes.tsv.gz`` with the standard library; the same table gives the same bytes."""
+        columns = self.columns()
+        columns["median"] = ["" if value != value else repr(value) for value in columns["median"]]
+        text = io.StringIO(newline="")
+        rows = csv.writer(text, delimiter="\t", lineterminator="\n")
+        rows.writerow(columns)
+        rows.writerows(zip(*columns.values(), strict=True))
+        with open(path, "wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+            packed.write(text.getvalue().encode("utf-8"))
+
+    def __deepcopy__(self, memo: Any) -> "GeneIndex":
+        return self  # nothing changes it, and configurations that hold one are copied often
 
     def __len__(self) -> int:
         return len(self.gene_ids)
@@ -125,6 +159,59 @@ class GeneIndex:
             tokens[position], how[position] = token, way
         return tokens, how
 
+    def find_columns(
+        self, ids: Sequence[str], symbols: Sequence[str], species: str, *, rescue_ids: bool = False
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8], int]:
+        """Own token of each column of a matrix; an id decides alone, a symbol where there is no id.
+
+        Parameters
+        ----------
+        ids, symbols
+            Names of each column; "" where there is none.
+        species
+            Whose genes they are.
+        rescue_ids
+            Look columns with an unknown id up by their symbol, unless another column has that gene already.
+
+        Returns
+        -------
+        tokens, how
+            As from `look_up`. An old name of a gene that another column has under its own name is ambiguous.
+        rescuable : int
+            Number of columns that `rescue_ids` finds.
+        """
+        tokens, how = self.look_up(ids, species)
+        retired = np.array([bool(name) for name in ids], dtype=bool) & (how == UNKNOWN)
+        again = np.flatnonzero(how == UNKNOWN)
+        tokens[again], how[again] = self.look_up([symbols[i] for i in again], species)
+        taken = np.unique(tokens[(how > UNKNOWN) & ~retired])
+        rescuable = retired & (how == BY_SYMBOL) & ~np.isin(tokens, taken)
+        lost = retired & ~rescuable if rescue_ids else retired
+        tokens[lost], how[lost] = -1, UNKNOWN
+        self._undo_unique_names(symbols, tokens, how, retired, species)
+        # whoever made the matrix counted the two names apart, so summing them would be a guess
+        direct = np.unique(tokens[(how == BY_ID) | (how == BY_SYMBOL)])
+        clash = np.isin(how, (BY_PREVIOUS, BY_ALIAS)) & np.isin(tokens, direct)
+        tokens[clash], how[clash] = -1, AMBIGUOUS
+        return tokens, how, int(rescuable.sum())
+
+    def _undo_unique_names(
+        self,
+        symbols: Sequence[str],
+        tokens: npt.NDArray[np.int64],
+        how: npt.NDArray[np.int8],
+        has_id: npt.NDArray[np.bool_],
+        species: str,
+    ) -> None:
+        """Give ``TBCE-1`` back its ``TBCE``: AnnData numbers repeated names, and repeated columns are summed."""
+        present = set(symbols)
+        for i in np.flatnonzero((how == UNKNOWN) & ~has_id):
+            base, dash, number = symbols[i].rpartition("-")
+            if dash and number.isdigit() and base in present:
+                (token,), (way,) = self.look_up([base], species)
+                if way == BY_SYMBOL:
+                    tokens[i], how[i] = token, way
+
     def _find(
         self, name: str, species: str, current: dict[str, int], previous: dict[str, int], alias: dict[str, int]
     ) -> tuple[int, int]:
@@ -140,14 +227,12 @@ class GeneIndex:
         name = _GENOME_PREFIX.sub("", name)
         if name in current:
             return (current[name], BY_SYMBOL) if current[name] >= 0 else (-1, AMBIGUOUS)
-        old, other = previous.get(name), alias.get(name)
-        if old is None and other is None:
+        meant = {table[name] for table in (previous, alias) if name in table}
+        if not meant:
             return -1, UNKNOWN
-        if old is None or other is None or old == other:
-            token = other if old is None else old
-            assert token is not None
-            return (token, BY_ALIAS if old is None else BY_PREVIOUS) if token >= 0 else (-1, AMBIGUOUS)
-        return -1, AMBIGUOUS
+        if len(meant) > 1 or -1 in meant:
+            return -1, AMBIGUOUS
+        return meant.pop(), BY_PREVIOUS if name in previous else BY_ALIAS
 
     def as_cell_genes(self, tokens: npt.NDArray[np.int64], species: str) -> npt.NDArray[np.int64]:
         """Own tokens of the genes that cells of `species` have in place of these, by homology.
@@ -186,11 +271,9 @@ class GeneIndex:
         return medians
 
 
-def _texts(values: Sequence[object]) -> list[str]:
+def _texts(values: Any) -> list[str]:
     return ["" if value is None or value != value else str(value) for value in values]
 
 
-def _median(value: object) -> float:
-    """A usable median: 1 where the corpus knows none."""
-    number = 1.0 if value is None or value == "" else float(str(value))
-    return number if number > 0 and np.isfinite(number) else 1.0
+def _number(value: object) -> float:
+    return float("nan") if value is None or value == "" else float(str(value))

@@ -171,7 +171,7 @@ class GeneTable:
     @cached_property
     def index(self) -> GeneIndex:
         """Look-up of genes by id, symbol, previous symbol and alias."""
-        return GeneIndex({str(name): self.frame[name].to_numpy() for name in self.frame.columns})
+        return GeneIndex({str(name): self.frame[name].tolist() for name in self.frame.columns})
 
     @cached_property
     def token_in_cell(self) -> npt.NDArray[np.int64]:

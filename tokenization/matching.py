@@ -9,7 +9,7 @@ import pandas as pd
 
 from .coverage import CoverageReport
 from .errors import InputError
-from .gene_index import AMBIGUOUS, BY_ALIAS, BY_ID, BY_PREVIOUS, BY_SYMBOL, UNKNOWN, id_family
+from .gene_index import BY_ID, BY_SYMBOL, id_family
 from .gene_table import GeneTable
 
 # where files keep gene ids and symbols, besides the names of the variables
@@ -103,7 +103,7 @@ def match_genes(
     table.species_index(gene_species)
     ids, symbols = _names(var, column, set(table.index.symbols))
     _check_ids(ids, table, gene_species)
-    tokens, how, rescuable = _look_up(ids, symbols, table, gene_species, rescue_ids)
+    tokens, how, rescuable = table.index.find_columns(ids, symbols, gene_species, rescue_ids=rescue_ids)
     _check_symbols(symbols, tokens, how, table, gene_species)
     names = [symbol or gene_id for symbol, gene_id in zip(symbols, ids, strict=True)]
     if not (tokens >= 0).any():
@@ -148,52 +148,6 @@ def _names(var: pd.DataFrame, column: str | None, known: set[str]) -> tuple[list
 
 def _texts(values: pd.Series | pd.Index) -> list[str]:
     return ["" if value is None or value != value else str(value).strip() for value in values.tolist()]
-
-
-def _look_up(
-    ids: list[str], symbols: list[str], table: GeneTable, species: str, rescue_ids: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8], int]:
-    tokens, how = table.index.look_up(ids, species)
-    retired = np.array([bool(name) for name in ids]) & (how == UNKNOWN)
-    again = np.flatnonzero(how == UNKNOWN)
-    by_name, way = table.index.look_up([symbols[i] for i in again], species)
-    tokens[again], how[again] = by_name, way
-    rescuable = _only_new(tokens, how, retired)
-    lost = retired if not rescue_ids else retired & ~rescuable
-    tokens[lost], how[lost] = -1, UNKNOWN
-    _undo_unique_names(symbols, tokens, how, retired, table, species)
-    # an old name of a gene that the matrix also holds under its own name is another gene: counted apart by whoever
-    # made the matrix, so summing the two would be a guess
-    direct = np.unique(tokens[(how == BY_ID) | (how == BY_SYMBOL)])
-    clash = np.isin(how, (BY_PREVIOUS, BY_ALIAS)) & np.isin(tokens, direct)
-    tokens[clash], how[clash] = -1, AMBIGUOUS
-    return tokens, how, int(rescuable.sum())
-
-
-def _only_new(
-    tokens: npt.NDArray[np.int64], how: npt.NDArray[np.int8], retired: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """Columns with an unknown id whose current symbol names a gene that no column has by its own right."""
-    taken = np.unique(tokens[(how > UNKNOWN) & ~retired])
-    return retired & (how == BY_SYMBOL) & ~np.isin(tokens, taken)
-
-
-def _undo_unique_names(
-    symbols: list[str],
-    tokens: npt.NDArray[np.int64],
-    how: npt.NDArray[np.int8],
-    has_id: npt.NDArray[np.bool_],
-    table: GeneTable,
-    species: str,
-) -> None:
-    """Give ``TBCE-1`` back its ``TBCE``: AnnData numbers repeated names, and repeated columns are summed."""
-    present = set(symbols)
-    for i in np.flatnonzero((how == UNKNOWN) & ~has_id):
-        base, dash, number = symbols[i].rpartition("-")
-        if dash and number.isdigit() and base in present:
-            (token,), (way,) = table.index.look_up([base], species)
-            if way == BY_SYMBOL:
-                tokens[i], how[i] = token, way
 
 
 def _check_ids(ids: list[str], table: GeneTable, species: str) -> None:

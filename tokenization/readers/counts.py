@@ -1,6 +1,6 @@
 """Tell raw counts from log-normalised, scaled and damaged data, and say what to do about it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,8 @@ def check_counts(
     block: sparse.csr_matrix,
     *,
     where: str,
-    cell: Callable[[int], str],
-    gene: Callable[[int], str],
+    cells: Sequence[str],
+    genes: Sequence[str],
     allow_fractional: bool,
 ) -> None:
     """Refuse a block that holds anything but raw counts.
@@ -27,8 +27,8 @@ def check_counts(
         Cells by genes.
     where
         File and matrix, for the message.
-    cell, gene
-        Names of a row and of a column, for the message.
+    cells, genes
+        Names of rows and of columns, for the message.
     allow_fractional
         Take counts that are not whole, as some quantifiers estimate them.
 
@@ -44,7 +44,7 @@ def check_counts(
     row = int(np.searchsorted(block.indptr, position, side="right")) - 1
     value = block.data[position]
     raise InputError(
-        f"{where}: cell {cell(row)!r} has value {value:.6g} for gene {gene(int(block.indices[position]))!r}: "
+        f"{where}: cell {cells[row]!r} has value {value:.6g} for gene {genes[int(block.indices[position])]!r}: "
         f"{complaint}; {remedy}"
     )
 

@@ -92,12 +92,13 @@ class CellSource:
             When a value is not a raw count: which cell, which value, and what to do.
         """
         stop = self.n_cells if stop is None else min(stop, self.n_cells)
+        names = self._all_genes()
         for first, block in _readable(self._rows.blocks(start, stop, self.block_rows), self.name):
             check_counts(
                 block,
                 where=f"{self.name} ({self.counts_from})",
-                cell=lambda row, first=first: str(self.obs.index[first + row]),
-                gene=lambda column: str(self._all_genes()[column]),
+                cells=self.obs.index[first : first + block.shape[0]],
+                genes=names,
                 allow_fractional=self.allow_fractional,
             )
             if self._columns is not None:
