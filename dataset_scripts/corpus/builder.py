@@ -1,0 +1,357 @@
+"""Building a corpus: plan, read every input once, deal its cells to shards, shuffle, write, publish."""
+
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from genecompass.tokenization.errors import InputError
+from genecompass.tokenization.files import atomic_path, sha256_of
+
+from . import layout
+from .engines import engine
+from .gather import ShardTask, Spill, gather
+from .gene_axis import axis_positions, extend_axis
+from .judge import Verdict, judge
+from .ledger import Ledger, sole_builder
+from .publish import already_published, publish, read_corpus_manifest
+from .scatter import TASK_CELLS, Task, cell_species, obs_values, open_source, scatter
+from .sources import Source, read_sources, source_from
+
+Run = Callable[..., list[Any]]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What decides a corpus's bytes beside its inputs.
+
+    Parameters
+    ----------
+    seed
+        Decides the shuffle.
+    quality
+        Quality control: ``"none"``, or ``"paper"`` or ``"published_code"``, which need a gene table.
+    gene_table
+        Gene table that gives Ensembl ids to columns without one, and biotypes to quality control; None for none.
+    count_type
+        ``"int32"``, or ``"float32"`` for a corpus of non-integer counts.
+    cells_per_shard
+        Most cells in a shard.
+    """
+
+    seed: int = 0
+    quality: str = "none"
+    gene_table: str | None = None
+    count_type: str = "int32"
+    cells_per_shard: int = layout.CELLS_PER_SHARD
+
+    def recorded(self) -> dict[str, Any]:
+        """The options as the manifest keeps them: without a local path."""
+        table = None if self.gene_table is None else Path(self.gene_table).name
+        return {
+            "seed": self.seed,
+            "quality": self.quality,
+            "gene_table": table,
+            "count_type": self.count_type,
+            "cells_per_shard": self.cells_per_shard,
+        }
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Parameters
+    ----------
+    folder
+        The corpus.
+    cells
+        Per species, the cells of the whole corpus.
+    added
+        Cells that this build added.
+    removed
+        Cells that quality control removed from the inputs of this build.
+    failed
+        Inputs that could not be read: dataset and reason.
+    """
+
+    folder: Path
+    cells: dict[str, int]
+    added: int
+    removed: int
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def build(
+    manifest: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    options: BuildOptions | None = None,
+    reshuffle: bool = False,
+    engine_name: str = "loky",
+    jobs: int = 1,
+    address: str | None = None,
+) -> BuildReport:
+    """Build a corpus from a table of inputs, or append to it the inputs that it does not hold yet.
+
+    A killed build goes on where it was when it is started again with the same arguments, and ends with the same
+    bytes. Appended cells go into new shards, shuffled among themselves; no old shard is touched.
+
+    Parameters
+    ----------
+    manifest
+        The table of inputs (see `read_sources`).
+    out
+        Folder of the corpus.
+    options
+        Seed, quality control, gene table, type of the counts, size of shards.
+    reshuffle
+        Build all shards anew from the inputs, old and new mixed.
+    engine_name, jobs, address
+        Where the work is done (see `engine`). The bytes do not depend on it.
+
+    Returns
+    -------
+    BuildReport
+
+    Raises
+    ------
+    InputError
+        When no input can be read, or the folder holds something that does not fit.
+
+    Examples
+    --------
+    >>> build("inputs.tsv", "corpus", jobs=4)  # doctest: +SKIP
+    """
+    options = options or BuildOptions()
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    sources = read_sources(manifest)
+    with sole_builder(folder), engine(engine_name, jobs=jobs, address=address) as run:
+        ledger = Ledger(folder)
+        ledger.sweep()
+        plan = _plan(ledger, sources, options, reshuffle, run)
+        if already_published(folder, plan) or not plan["inputs"]:
+            ledger.clear()
+            if read_corpus_manifest(folder) is None:
+                raise InputError(_nothing_read(plan["failed"]))
+            return _report(folder, plan["failed"])
+        return _carry_out(ledger, plan, run)
+
+
+def _plan(ledger: Ledger, sources: list[Source], options: BuildOptions, reshuffle: bool, run: Run) -> dict[str, Any]:
+    """Decide what is new, how many shards it fills and which seeds are drawn; settled on disk before work begins."""
+    recorded = ledger.recorded_plan()
+    old = read_corpus_manifest(ledger.folder)
+    if recorded is None and old is not None and old["options"] | options.recorded() != old["options"] and not reshuffle:
+        raise InputError(f"{ledger.folder}: was built with other options ({old['options']}); use those or --reshuffle")
+    table_sum = None if options.gene_table is None else sha256_of(options.gene_table)
+    asked = {
+        "sources": [source.to_dict() for source in sources],
+        "options": options.recorded() | {"gene_table_sha256": table_sum},
+        "reshuffle": reshuffle,
+    }
+    if recorded is not None:
+        return ledger.plan({"asked": asked})
+    before = None if reshuffle else old
+    known = {} if old is None else {entry["dataset"]: entry for entry in old["sources"]}
+    if reshuffle and (lost := sorted(known.keys() - {source.dataset for source in sources})):
+        raise InputError(f"{ledger.folder}: --reshuffle needs every input; the table lacks dataset {lost[0]!r}")
+    new = [source for source in sources if before is None or source.dataset not in known]
+    columns = _columns(ledger.folder, sources, before)
+    failed: dict[str, str] = {}
+    inputs: list[dict[str, Any]] = []
+    for source, header in zip(new, run(_header, new, "looking at inputs"), strict=True):
+        if "error" in header:
+            failed[source.dataset] = header["error"]
+        else:
+            inputs.append({"source": source.to_dict(), **header})
+    totals: dict[str, int] = {}
+    for entry in inputs:
+        for species, n_cells in entry["species"].items():
+            totals[species] = totals.get(species, 0) + n_cells
+    return ledger.plan(
+        {
+            "asked": asked,
+            "inputs": inputs,
+            "failed": failed,
+            "options": options.recorded(),
+            "gene_table": options.gene_table and os.path.abspath(options.gene_table),
+            "round": 0 if before is None else before["rounds"],
+            "fresh": before is None,
+            "obs_columns": list(columns),
+            "shards": {s: layout.shards_for(n, options.cells_per_shard) for s, n in sorted(totals.items())},
+        }
+    )
+
+
+def _columns(folder: Path, sources: list[Source], old: dict[str, Any] | None) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(name for source in sources for name, _ in source.obs_columns))
+    if old is None:
+        return wanted
+    if missing := [name for name in wanted if name not in old["obs_columns"]]:
+        raise InputError(
+            f"{folder}: this corpus has no column {missing[0]!r} and its shards stay as they are; "
+            "leave the column out of 'obs_columns', or rebuild with --reshuffle"
+        )
+    return tuple(old["obs_columns"])
+
+
+def _header(source: Source) -> dict[str, Any]:
+    """An input's checksum, its rows and its cells per species; its error instead when it cannot be read."""
+    try:
+        cells = open_source(source, "float32")
+        names, numbers = np.unique(cell_species(source, cells.obs).astype(str), return_counts=True)
+        obs_values(source, cells.obs.iloc[:0])
+        path = Path(source.path)
+        return {
+            "rows": cells.n_cells,
+            "genes": cells.n_genes,
+            "species": dict(zip(names.tolist(), numbers.tolist(), strict=True)),
+            "sha256": sha256_of(path) if path.is_file() else None,
+        }
+    except (ValueError, OSError, KeyError) as error:
+        return {"error": _one_line(error)}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _carry_out(ledger: Ledger, plan: dict[str, Any], run: Run) -> BuildReport:
+    """Do what is planned and not yet done: scatter, judge, axis, gather, publish."""
+    tasks = _scatter_tasks(plan)
+    scattered = dict(zip(tasks, run(partial(_scatter_one, ledger), tasks.values(), "reading cells"), strict=True))
+    failed = dict(plan["failed"])
+    for name, record in scattered.items():
+        if "error" in record:
+            failed.setdefault(tasks[name].source.dataset, record["error"])
+    inputs = [entry for entry in plan["inputs"] if entry["source"]["dataset"] not in failed]
+    if not inputs:
+        ledger.clear()
+        raise InputError(_nothing_read(failed))
+    by_source = [[n for n in tasks if tasks[n].source.dataset == entry["source"]["dataset"]] for entry in inputs]
+    judging = [([tasks[n] for n in names], plan) for names in by_source]
+    verdicts: list[Verdict] = run(partial(_judge_one, ledger), judging, "quality control")
+    spills = _lay_axes(ledger, plan, by_source, scattered, verdicts)
+    shards = _shard_tasks(plan, spills)
+    written = run(partial(_gather_one, ledger), shards, "writing shards")
+    publish(ledger, plan, inputs, verdicts, failed, shards, written)
+    ledger.clear()
+    removed = sum(sum(verdict.removed.values()) for verdict in verdicts)
+    return _report(ledger.folder, failed, added=sum(shard["rows"] for shard in written if shard), removed=removed)
+
+
+def _nothing_read(failed: dict[str, str]) -> str:
+    dataset, reason = next(iter(failed.items()))
+    return f"none of the inputs could be read; {dataset}: {reason}"
+
+
+def _report(folder: Path, failed: dict[str, str], *, added: int = 0, removed: int = 0) -> BuildReport:
+    content = read_corpus_manifest(folder)
+    assert content is not None
+    cells = {species: entry["cells"] for species, entry in content["species"].items()}
+    return BuildReport(folder, cells, added, removed, failed)
+
+
+def _scatter_tasks(plan: dict[str, Any]) -> dict[str, Task]:
+    tasks = {}
+    options = plan["options"]
+    for number, entry in enumerate(plan["inputs"]):
+        source = source_from(entry["source"])
+        for start in range(0, max(entry["rows"], 1), TASK_CELLS):
+            name = f"scatter-{number:05d}-{start // TASK_CELLS:05d}"
+            seed = (options["seed"], plan["round"], zlib.crc32(source.dataset.encode()), start)
+            stop = min(start + TASK_CELLS, entry["rows"])
+            tasks[name] = Task(
+                *(name, source, start, stop, plan["shards"], seed, options["count_type"]),
+                *(options["quality"], plan["gene_table"]),
+            )
+    return tasks
+
+
+def _scatter_one(ledger: Ledger, task: Task) -> dict[str, Any]:
+    if (record := ledger.finished(task.name)) is not None:
+        return record
+    try:
+        record = scatter(task, ledger.work / f"{task.name}.arrow")
+    except (ValueError, OSError, KeyError) as error:
+        return {"error": _one_line(error)}
+    return ledger.finish(task.name, record)
+
+
+def _judge_one(ledger: Ledger, todo: tuple[list[Task], dict[str, Any]]) -> Verdict:
+    """Quality control of one input; quick, so a resumed build does it again."""
+    tasks, plan = todo
+    return judge(tasks, ledger.work, plan["obs_columns"], quality=plan["options"]["quality"], table=plan["gene_table"])
+
+
+def _lay_axes(
+    ledger: Ledger,
+    plan: dict[str, Any],
+    by_source: list[list[str]],
+    scattered: dict[str, dict[str, Any]],
+    verdicts: list[Verdict],
+) -> dict[str, list[Spill]]:
+    """Extend every species' gene axis by the new inputs and say where their columns are on it."""
+    spills: dict[str, list[Spill]] = {}
+    for species in plan["shards"]:
+        genes, detected, chosen = [], [], []
+        for names, verdict in zip(by_source, verdicts, strict=True):
+            if species not in verdict.genes:
+                continue
+            counts = [np.array(scattered[n]["detected"][species]) for n in names if species in scattered[n]["detected"]]
+            genes.append(verdict.genes[species])
+            detected.append(np.sum(counts, axis=0))
+            chosen.append((names, verdict))
+        old_path = ledger.folder / layout.gene_axis_path(species)
+        old = pd.read_parquet(old_path) if old_path.exists() and not plan["fresh"] else None
+        axis = extend_axis(old, genes, detected)
+        with atomic_path(ledger.work / "genes" / f"{species}.parquet") as temporary:
+            axis.to_parquet(temporary, index=False, compression="zstd")
+        spills[species] = []
+        for names, verdict in chosen:
+            index_path = ledger.work / f"{names[0]}.{species}.npy"
+            with atomic_path(index_path) as temporary:
+                np.save(temporary, axis_positions(axis, verdict.genes[species]))
+            spills[species] += [
+                Spill(
+                    str(ledger.work / f"{name}.arrow"),
+                    scattered[name]["pieces"],
+                    {species: str(index_path)},
+                    str(ledger.work / f"{name}.cells.arrow"),
+                    verdict.dataset,
+                )
+                for name in names
+            ]
+    return spills
+
+
+def _shard_tasks(plan: dict[str, Any], spills: dict[str, list[Spill]]) -> list[ShardTask]:
+    options = plan["options"]
+    return [
+        ShardTask(
+            f"gather-{species}-{bucket:05d}",
+            species,
+            bucket,
+            spills[species],
+            (options["seed"], plan["round"], zlib.crc32(species.encode()), bucket),
+            tuple(plan["obs_columns"]),
+            options["count_type"],
+        )
+        for species, n_shards in plan["shards"].items()
+        for bucket in range(n_shards)
+    ]
+
+
+def _gather_one(ledger: Ledger, task: ShardTask) -> dict[str, Any] | None:
+    if (record := ledger.finished(task.name)) is not None:
+        return record["shard"]
+    shard = gather(task, ledger.work / f"{task.name}.parquet")
+    return ledger.finish(task.name, {"shard": shard})["shard"]

@@ -1,0 +1,76 @@
+"""``genecompass corpus``: build, check, inspect, import, tokenise a corpus of cells."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+
+class _WithTokenize(TyperGroup):
+    """Adds ``tokenize``, which lives in a module of its own and is imported only when it is called."""
+
+    _module = "genecompass.commands.corpus_tokenize"
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the verbs."""
+        return [*super().list_commands(ctx), *(["tokenize"] if find_spec(self._module) else [])]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a verb."""
+        if cmd_name != "tokenize" or not find_spec(self._module):
+            return super().get_command(ctx, cmd_name)
+        command = typer.main.get_command(import_module(self._module).app)
+        command.name = "tokenize"
+        return command
+
+
+app = typer.Typer(
+    cls=_WithTokenize,
+    help="A corpus of cells: raw counts as parquet shards that `datasets` streams with no code of ours.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command(no_args_is_help=True)
+def build(
+    manifest: Annotated[Path, typer.Argument(help="Table of inputs: path, species, dataset, obs_columns, ...")],
+    out: Annotated[Path, typer.Argument(help="Folder of the corpus; an existing one is appended to.")],
+    gene_table: Annotated[
+        Path | None, typer.Option(help="Gene table: ids for columns without one, biotypes for quality control.")
+    ] = None,
+    quality: Annotated[str, typer.Option(help="Quality control: none, paper or published_code.")] = "none",
+    seed: Annotated[int, typer.Option(help="Decides the shuffle.")] = 0,
+    reshuffle: Annotated[bool, typer.Option(help="Build all shards anew, old and new cells mixed.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 for one per core.")] = 1,
+    engine: Annotated[str, typer.Option(help="loky (local processes), dask, ray or sequential.")] = "loky",
+    address: Annotated[str | None, typer.Option(help="Scheduler of an existing Dask or Ray cluster.")] = None,
+    count_type: Annotated[str, typer.Option(help="int32, or float32 for non-integer counts.")] = "int32",
+    cells_per_shard: Annotated[int, typer.Option(help="Most cells in a shard.")] = 32_768,
+) -> None:
+    """Build a corpus from a table of inputs, or append the inputs that it does not hold yet.
+
+    Killed at any moment and started again, it goes on and ends with the same bytes. Exits with 1 when inputs failed.
+
+    Example: genecompass corpus build inputs.tsv corpus --gene-table genes.parquet -j 8
+    """
+    from genecompass.dataset_scripts.corpus.builder import BuildOptions, build
+
+    options = BuildOptions(
+        seed=seed,
+        quality=quality,
+        gene_table=None if gene_table is None else str(gene_table),
+        count_type=count_type,
+        cells_per_shard=cells_per_shard,
+    )
+    report = build(manifest, out, options=options, reshuffle=reshuffle, engine_name=engine, jobs=jobs, address=address)
+    cells = ", ".join(f"{number:,} {species}" for species, number in sorted(report.cells.items()))
+    typer.echo(f"{out}: {cells} cells; {report.added:,} added, {report.removed:,} removed by quality control")
+    for dataset, reason in report.failed.items():
+        typer.echo(f"failed: {dataset}: {reason}", err=True)
+    if report.failed:
+        raise typer.Exit(1)
