@@ -97,7 +97,8 @@ def restrict_truth(
         )
     columns = tuple(sorted(measured if all_genes else set(kept[source]) | set(kept[target])))
     rows = tuple(sorted(allowed & set(columns) if all_regulators else set(kept[source])))
-    row, column = pd.Index(rows).get_indexer(kept[source]), pd.Index(columns).get_indexer(kept[target])
+    row = pd.Index(rows).get_indexer(pd.Index(kept[source]))
+    column = pd.Index(columns).get_indexer(pd.Index(kept[target]))
     edges = np.zeros((len(rows), len(columns)), dtype=bool)
     edges[row, column] = True
     sign = np.zeros(edges.shape, dtype=np.int8)
@@ -118,8 +119,8 @@ def score_matrix(network: pd.DataFrame, truth: NetworkTruth) -> npt.NDArray[np.f
     network
         Columns ``regulator``, ``target``, ``weight``.
     """
-    row = pd.Index(truth.regulators).get_indexer(network["regulator"])
-    column = pd.Index(truth.targets).get_indexer(network["target"])
+    row = pd.Index(truth.regulators).get_indexer(pd.Index(network["regulator"]))
+    column = pd.Index(truth.targets).get_indexer(pd.Index(network["target"]))
     known = (row >= 0) & (column >= 0)
     scores = np.zeros(truth.edges.shape)
     scores[row[known], column[known]] = network["weight"].abs().to_numpy()[known]

@@ -22,7 +22,7 @@ from ...tokenization.errors import InputError
 
 @dataclass(frozen=True)
 class DeepSEMOptions:
-    """How to train.
+    """How to train. The defaults were chosen on simulated networks of 20 and 100 genes, never on a benchmark's truth.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ class DeepSEMOptions:
     hidden_size, latent_size
         Width of the networks shared by all genes, and of each gene's latent variable.
     sparsity
-        Weight in the loss of a gene's summed |W| over its regulators, averaged over genes. 0.1 is the published
-        weight of 100 on mean |W| at a thousand genes, in a form that does not depend on their number.
+        Weight in the loss of a gene's summed |W| over its regulators, averaged over genes (the
+        published weight is on mean |W|, and so grows weaker with the number of genes).
     beta
         Weight of the Kullback-Leibler term.
     learning_rate, network_learning_rate
@@ -48,10 +48,10 @@ class DeepSEMOptions:
     epochs: int = 120
     hidden_size: int = 128
     latent_size: int = 1
-    sparsity: float = 0.1
-    beta: float = 1.0
+    sparsity: float = 0.003
+    beta: float = 0.1
     learning_rate: float = 1e-3
-    network_learning_rate: float = 2e-3
+    network_learning_rate: float = 1e-3
     other_steps: int = 1
     network_steps: int = 2
     batch_size: int = 64

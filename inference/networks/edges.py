@@ -97,14 +97,9 @@ def to_graph(edges: pd.DataFrame) -> Any:
     1
     """
     graph = _networkx().DiGraph()
-    for edge in edges.itertuples(index=False):
-        graph.add_edge(
-            str(edge.regulator),
-            str(edge.target),
-            weight=float(edge.weight),
-            sign=int(edge.sign),
-            evidence=str(edge.evidence),
-        )
+    columns = (edges[name].tolist() for name in COLUMNS)
+    for regulator, target, weight, sign, evidence in zip(*columns, strict=True):
+        graph.add_edge(str(regulator), str(target), weight=float(weight), sign=int(sign), evidence=str(evidence))
     for name in set(edges["regulator"].astype(str)):
         graph.nodes[name]["regulator"] = True
     for name in graph.nodes:

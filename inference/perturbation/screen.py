@@ -158,17 +158,25 @@ class Screen:
             self.reader.read([self.editor.original(columns, counts)], species=species, genes=True, hide=self.hidden)
         )
         before = _Before(original, self.reader, self.read_values, self.read_ids, self.target_tokens)
-        for begin in range(0, len(self.plan.units), COPIES_AT_A_TIME):
-            units = self.plan.units[begin : begin + COPIES_AT_A_TIME]
-            copies = self.editor.copies(columns, counts, units)
+        needed = self._units_needed(columns)
+        for begin in range(0, len(needed), COPIES_AT_A_TIME):
+            chosen = needed[begin : begin + COPIES_AT_A_TIME]
+            copies = self.editor.copies(columns, counts, [self.plan.units[unit] for unit in chosen])
             if not len(copies):
                 continue
             rows = [copies.rows(i) for i in range(len(copies))]
             for states in self.reader.read(rows, species=species, genes=True, hide=self.hidden):
-                place = begin + copies.perturbation[states.rows]
-                self._compare(before, states, place, index, result)
+                self._compare(before, states, chosen[copies.perturbation[states.rows]], index, result)
             result.n_copies += len(copies)
             result.n_tokens += int(copies.indptr[-1])
+
+    def _units_needed(self, columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Perturbations that this cell can undergo, and of the matched random ones only those compared with them."""
+        if self.editor.edit.absent == "insert":
+            return np.arange(len(self.plan.units))
+        expressed = set(columns.tolist())
+        asked = [u for u in range(self.plan.n_asked) if expressed.issuperset(self.plan.units[u])]
+        return np.unique(np.concatenate([np.asarray(asked, np.int64), *(self.plan.nulls[u] for u in asked)]))
 
     @torch.inference_mode()
     def _compare(

@@ -81,16 +81,15 @@ def empirical_p(observed: npt.ArrayLike, null: npt.ArrayLike, *, alternative: Al
     >>> empirical_p(5.0, [1.0, 2.0, 3.0])
     0.25
     """
-    null = np.asarray(null, dtype=np.float64)
-    observed = np.broadcast_to(np.asarray(observed, dtype=np.float64), null.shape)
-    if not len(null):
+    random = np.asarray(null, dtype=np.float64)
+    own = np.broadcast_to(np.asarray(observed, dtype=np.float64), random.shape)
+    if not len(random):
         return float("nan")
     if alternative == "two-sided":
-        centre = null.mean()
-        null, observed = np.abs(null - centre), np.abs(observed - centre)
+        random, own = np.abs(random - random.mean()), np.abs(own - random.mean())
     # equal up to rounding counts as extreme: an effect of nothing must not look rare
-    tolerance = 1e-12 + 1e-9 * np.abs(observed)
-    return float((1 + np.sum(null >= observed - tolerance)) / (len(null) + 1))
+    tolerance = 1e-12 + 1e-9 * np.abs(own)
+    return float((1 + np.sum(random >= own - tolerance)) / (len(random) + 1))
 
 
 def benjamini_hochberg(p: npt.ArrayLike) -> Floats:
