@@ -107,8 +107,8 @@ class CorpusStream(IterableDataset[Any]):
         alone = bool(known) and len(known["ranks"]) < known["world_size"]
         if alone and (known["world_size"] != self.world_size or start[-1].readers != readers):
             raise InputError(
-                f"the state is of rank {known['ranks'][0]} of {known['world_size']} alone; to go on with another number "
-                "of processes or workers, merge the states of all ranks (merge_states)"
+                f"the state is of rank {known['ranks'][0]} of {known['world_size']} alone; to go on with another "
+                "number of processes or workers, merge the states of all ranks (merge_states)"
             )
         return start
 

@@ -36,6 +36,11 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def _root() -> None:
+    pass
+
+
 @app.command(no_args_is_help=True)
 def build(
     manifest: Annotated[Path, typer.Argument(help="Table of inputs: path, species, dataset, obs_columns, ...")],
