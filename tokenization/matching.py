@@ -1,6 +1,6 @@
 """Which token every column of a count matrix has, and what of the matrix that leaves out."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,7 +101,7 @@ def match_genes(
     cells = table.species_index(species)
     gene_species = gene_species or species
     table.species_index(gene_species)
-    ids, symbols = _names(var, column, set(table.index.symbols))
+    ids, symbols = column_names(var, column, set(table.index.symbols))
     _check_ids(ids, table, gene_species)
     tokens, how, rescuable = table.index.find_columns(ids, symbols, gene_species, rescue_ids=rescue_ids)
     _check_symbols(symbols, tokens, how, table, gene_species)
@@ -128,8 +128,20 @@ def match_genes(
     )
 
 
-def _names(var: pd.DataFrame, column: str | None, known: set[str]) -> tuple[list[str], list[str]]:
-    """Ids and symbols of every column; empty text where there is none."""
+def column_names(
+    var: pd.DataFrame, column: str | None = None, known: Set[str] = frozenset()
+) -> tuple[list[str], list[str]]:
+    """Ensembl ids and symbols of every column of a matrix; empty text where there is none.
+
+    Parameters
+    ----------
+    var
+        One row per column.
+    column
+        Look at this column of `var` alone.
+    known
+        Symbols of the vocabulary, to tell columns of symbols from others.
+    """
     index = _texts(var.index)
     if column is not None:
         if column not in var.columns:
