@@ -27,6 +27,10 @@ Floats = npt.NDArray[np.float64]
 # copies made and held at a time: bounds memory whatever the number of genes
 COPIES_AT_A_TIME = 512
 SECONDS_BETWEEN_SAVES = 30.0
+# changes of gene read-outs below these are float32 rounding, and count as none: a batch of another shape is enough
+# to cause them
+COSINE_ROUNDING = 1e-12
+VALUE_ROUNDING = 3e-6
 
 
 @dataclass(frozen=True)
@@ -196,9 +200,10 @@ class Screen:
         shared = (source >= 0) & ~own
         at = source.clamp(min=0)
         direction = F.normalize(states.genes, dim=-1)
-        changes = {"gene_cosine": 0.5 * (direction - before.direction[at]).square().sum(-1)}
+        changes = {"gene_cosine": _above(0.5 * (direction - before.direction[at]).square().sum(-1), COSINE_ROUNDING)}
         if self.read_values:
-            changes["value_change"] = self.reader.values_of(states.genes) - before.values[at]
+            after = self.reader.values_of(states.genes)
+            changes["value_change"] = _above(after - before.values[at], VALUE_ROUNDING)
         count = shared.sum(1).clamp(min=1)
         for name, change in changes.items():
             effects[name] = (change.abs() * shared).sum(1) / count
@@ -224,7 +229,7 @@ class Screen:
             tokens = states.input_ids[row, slot]
             after = self.reader.id_scores_of(states.genes[row, slot], tokens)
             change = torch.zeros(shared.shape, device=shared.device)
-            change[row, slot] = after - before.id_scores[at[row, slot]]
+            change[row, slot] = _above(after - before.id_scores[at[row, slot]], VALUE_ROUNDING)
             changes = {**changes, "id_change": change}
         where = (units[row.cpu().numpy()], target[row, slot].cpu().numpy())
         # a copy holds a token once, so no pair comes twice in a batch
@@ -264,6 +269,10 @@ class _Before:
     def target_of(self, tokens: Tensor) -> Tensor:
         """Which target each token is; -1 for none."""
         return self._target[tokens]
+
+
+def _above(change: Tensor, rounding: float) -> Tensor:
+    return torch.where(change.abs() > rounding, change, torch.zeros_like(change))
 
 
 def run_key(**what: Any) -> str:
