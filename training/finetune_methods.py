@@ -1,0 +1,125 @@
+"""What is trained and what stays: full, frozen, LoRA, DoRA, IA3, biases only, or the same network from scratch."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..tokenization.errors import InputError
+from .adapters import add_adapter
+
+ADAPTERS = ("lora", "dora", "ia3")
+METHODS = (*ADAPTERS, "bitfit", "frozen", "full", "scratch")
+HEAD_MODULES = ("pooler", "classifier")
+
+# Rates for a model 768 wide; narrower models take proportionally larger steps (see `default_learning_rate`).
+_RATES = {"lora": 5e-4, "dora": 5e-4, "ia3": 2e-3, "bitfit": 5e-4, "frozen": 1e-2, "full": 5e-5, "scratch": 1e-4}
+_REFERENCE_WIDTH = 768
+_MAX_RATE = 1e-2
+
+
+def default_learning_rate(method: str, hidden_size: int) -> float:
+    """Peak learning rate for a method and a width.
+
+    Adam's best rate falls about in proportion to the width (Yang et al. 2022, "Tensor Programs V"), so a rate that
+    suits Base is scaled by 768 / width, and never above 0.01.
+
+    Examples
+    --------
+    >>> default_learning_rate("full", 768), default_learning_rate("full", 64)
+    (5e-05, 0.0006)
+    """
+    _check_method(method)
+    if method == "frozen":
+        return _RATES[method]
+    return round(min(_RATES[method] * _REFERENCE_WIDTH / hidden_size, _MAX_RATE), 8)
+
+
+def prepare(model: PreTrainedModel, method: str, *, r: int = 8) -> Any:
+    """Make the right parameters trainable.
+
+    Parameters
+    ----------
+    model
+        A classifier of cells or genes.
+    method
+        ``"lora"``, ``"dora"``, ``"ia3"`` (adapters; the head is trained whole), ``"bitfit"`` (biases and the head),
+        ``"frozen"`` (the head alone), ``"full"``, or ``"scratch"`` (full, after fresh random weights; the
+        prior-knowledge tables stay, because they are not learned).
+    r
+        Rank of LoRA and DoRA.
+
+    Returns
+    -------
+    PeftModel or PreTrainedModel
+        The model to train.
+
+    Raises
+    ------
+    InputError
+        Unknown method.
+
+    Examples
+    --------
+    >>> trainable = prepare(model, "lora", r=8)  # doctest: +SKIP
+    """
+    _check_method(method)
+    if method in (*ADAPTERS, "bitfit"):
+        return add_adapter(model, method, r)
+    if method == "scratch":
+        return _fresh(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(method == "full" or name.split(".", 1)[0] in HEAD_MODULES)
+    return model
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise InputError(f"unknown fine-tuning method {method!r}; choose {', '.join(METHODS)}")
+
+
+def _fresh(model: PreTrainedModel) -> PreTrainedModel:
+    """The same network with new random weights and the same prior-knowledge tables."""
+    fresh = type(model)(model.config)
+    buffers = dict(model.named_buffers())
+    for name, buffer in fresh.named_buffers():
+        buffer.copy_(buffers[name])
+    return fresh.to(model.device)
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Trainable parameters, all parameters, and how many of the trainable ones are the task's head.
+
+    Examples
+    --------
+    >>> count_parameters(nn.Linear(3, 2))
+    {'trainable': 8, 'total': 8, 'head': 0}
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    head = [p for name, p in trainable.items() if any(part in HEAD_MODULES for part in name.split("."))]
+    # a head that an adapter trains is a copy: the frozen original is not counted twice
+    total = {name: p for name, p in model.named_parameters() if ".original_module." not in name}
+    return {
+        "trainable": sum(p.numel() for p in trainable.values()),
+        "total": sum(p.numel() for p in total.values()),
+        "head": sum(p.numel() for p in head),
+    }
+
+
+def head_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The trainable modules of a classifier's head by name (``pooler`` and ``classifier``, or ``classifier``)."""
+    found: dict[str, nn.Module] = {}
+    for name in HEAD_MODULES:
+        module = getattr(model, name, None)
+        if isinstance(module, nn.Module):
+            found[name] = module
+    return found
+
+
+def seed_everything(seed: int) -> None:
+    """Seed PyTorch, NumPy and `random`, for new weights, dropout and order of cells."""
+    from transformers import set_seed
+
+    set_seed(seed)
+    torch.manual_seed(seed)
