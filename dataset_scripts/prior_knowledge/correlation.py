@@ -1,0 +1,184 @@
+"""Pearson correlation of genes over the cells that express both, exactly, block by block."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from .cell_spool import CellSpool, dense_piece
+
+_GENES_A_BLOCK = 1024
+# a float32 estimate this near the threshold is computed again in float64
+_BAND = 1e-3
+# below this part of the mean square, a joint variance has lost too many float32 digits
+_ILL_CONDITIONED = 1e-3
+
+
+@dataclass(frozen=True)
+class CorrelationSettings:
+    """Which pairs count as co-expressed.
+
+    Parameters
+    ----------
+    threshold
+        Smallest r.
+    min_shared
+        Fewest cells that express both genes. At 30, r >= 0.8 has p < 1e-7 by chance: with 20,000 genes about ten
+        pairs.
+    device
+        Where the matrix products run: ``cpu`` or ``cuda``.
+    """
+
+    threshold: float = 0.8
+    min_shared: int = 30
+    device: str = "cpu"
+
+
+def correlated_pairs(
+    spool: CellSpool,
+    settings: CorrelationSettings | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """All gene pairs of a data set with r at or above the threshold.
+
+    Sums over joint cells are matrix products of values and of 0/1, taken block by block of genes and chunk by
+    chunk of cells: time is linear in cells, memory is that of a few blocks. (Above about 2 % of expressed entries
+    dense products of blocks are faster than sparse ones.) They run in float32 on shifted and scaled values; where
+    r comes near the threshold or the joint variance is tiny, the pair is computed again in float64, so that the
+    result depends on neither block sizes, threads nor device.
+
+    Parameters
+    ----------
+    spool
+        The cells.
+    settings
+        Threshold and floor.
+    progress
+        Called with (block pairs done, block pairs in all).
+
+    Returns
+    -------
+    DataFrame
+        ``left`` < ``right`` (own tokens), ``shared`` (cells), ``r`` (float32); sorted by tokens.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> counts = np.random.default_rng(0).poisson(5, (100, 1)) + 1
+    >>> with CellSpool(np.array([2, 3]), transform="counts") as spool:
+    ...     spool.add(sp.csr_matrix(np.hstack([counts, 2 * counts])))
+    ...     correlated_pairs(spool)[["left", "right", "shared"]].to_numpy().tolist()
+    [[2, 3, 100]]
+    """
+    settings = settings or CorrelationSettings()
+    often = np.flatnonzero(spool.expressed >= settings.min_shared)
+    keep = often[np.argsort(-spool.expressed[often], kind="stable")]
+    spool.split_genes(keep, _GENES_A_BLOCK)
+    tokens = spool.genes[keep]
+
+    found = []
+    blocks = [(i, j) for i in range(spool.n_blocks) for j in range(i, spool.n_blocks)]
+    for done, (i, j) in enumerate(blocks):
+        if progress is not None:
+            progress(done, len(blocks))
+        first, second, shared, r = _pairs_of_blocks(spool, i, j, settings)
+        a, b = tokens[i * _GENES_A_BLOCK + first], tokens[j * _GENES_A_BLOCK + second]
+        found.append(pd.DataFrame({"left": np.minimum(a, b), "right": np.maximum(a, b), "shared": shared, "r": r}))
+    if progress is not None:
+        progress(len(blocks), len(blocks))
+    columns = {"left": np.int64, "right": np.int64, "shared": np.int64, "r": np.float32}
+    pairs = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(columns))
+    return pairs.astype(columns).sort_values(["left", "right"], ignore_index=True)
+
+
+def _pairs_of_blocks(
+    spool: CellSpool, i: int, j: int, settings: CorrelationSettings
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Pairs of one block of genes with another: places in the blocks, shared cells, r."""
+    sums = _joint_sums(spool, i, j, settings.device)
+    enough = sums[0] >= settings.min_shared
+    if i == j:
+        enough &= torch.ones_like(enough).triu(diagonal=1)
+    first, second = (place.cpu().numpy() for place in torch.nonzero(enough, as_tuple=True))
+    n, x, y, xx, yy, xy = (part[enough].cpu().numpy() for part in sums)
+
+    var_x, var_y = n * xx - x**2, n * yy - y**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r = (n * xy - x * y) / np.sqrt(var_x * var_y)
+        shaky = (var_x < _ILL_CONDITIONED * n * xx) | (var_y < _ILL_CONDITIONED * n * yy)
+    # sums of whole numbers are exact as long as float32 holds them: a zero variance is then a zero variance
+    if spool.transform == "counts":
+        exact = (np.maximum(xx, yy) < 2**24) & (np.abs(xy) < 2**24)
+        shaky &= ~exact
+    again = np.flatnonzero(shaky | (np.abs(r - settings.threshold) < _BAND))
+    r[again] = _exact_r(spool, i, j, first[again], second[again])
+    good = np.isfinite(r) & (r >= settings.threshold)
+    return first[good], second[good], n[good].astype(np.int64), r[good].astype(np.float32)
+
+
+def _joint_sums(spool: CellSpool, i: int, j: int, device: str) -> torch.Tensor:
+    """Over the cells that express both: n, sum x, sum y, sum x^2, sum y^2, sum xy. Shape (6, genes i, genes j)."""
+    total: torch.Tensor | None = None
+    for chunk in range(spool.n_chunks):
+        x, has_x = (torch.from_numpy(part).to(device) for part in dense_piece(spool.piece(chunk, i), np.float32))
+        if i == j:
+            y, has_y = x, has_x
+        else:
+            y, has_y = (torch.from_numpy(part).to(device) for part in dense_piece(spool.piece(chunk, j), np.float32))
+        if total is None:
+            total = torch.zeros(6, x.shape[1], y.shape[1], dtype=torch.float64, device=device)
+        has_xt, xt = has_x.T, x.T
+        total[0] += has_xt @ has_y
+        total[1] += xt @ has_y
+        total[5] += xt @ y
+        total[3] += (x * x).T @ has_y
+        if i == j:
+            continue
+        total[2] += has_xt @ y
+        total[4] += has_xt @ (y * y)
+    if total is None:
+        return torch.zeros(6, 0, 0, dtype=torch.float64)
+    if i == j:
+        total[2], total[4] = total[1].T, total[3].T
+    return total
+
+
+def _exact_r(
+    spool: CellSpool, i: int, j: int, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Two-pass Pearson r of chosen pairs in float64; NaN where a gene does not vary over the joint cells."""
+    result = np.empty(len(first))
+    if not len(first):
+        return result
+    left = [spool.piece(chunk, i) for chunk in range(spool.n_chunks)]
+    right = left if i == j else [spool.piece(chunk, j) for chunk in range(spool.n_chunks)]
+    columns = [_columns(parts, np.unique(places)) for parts, places in ((left, first), (right, second))]
+    for place, (a, b) in enumerate(zip(first, second, strict=True)):
+        (cells_a, values_a), (cells_b, values_b) = columns[0][a], columns[1][b]
+        _, in_a, in_b = np.intersect1d(cells_a, cells_b, assume_unique=True, return_indices=True)
+        x, y = values_a[in_a], values_b[in_b]
+        x, y = x - x.mean(), y - y.mean()
+        spread = np.sqrt((x @ x) * (y @ y))
+        result[place] = (x @ y) / spread if spread > 1e-10 * len(x) else np.nan
+    return result
+
+
+def _columns(
+    parts: list, wanted: npt.NDArray[np.int64]
+) -> dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    """Cells and values of chosen genes of a block, over all chunks."""
+    cells: dict[int, list[npt.NDArray[np.int64]]] = {int(gene): [] for gene in wanted}
+    values: dict[int, list[npt.NDArray[np.float64]]] = {int(gene): [] for gene in wanted}
+    start = 0
+    for part in parts:
+        by_gene = part.tocsc()
+        for gene in wanted:
+            span = slice(by_gene.indptr[gene], by_gene.indptr[gene + 1])
+            cells[int(gene)].append(by_gene.indices[span].astype(np.int64) + start)
+            values[int(gene)].append(by_gene.data[span])
+        start += part.shape[0]
+    return {gene: (np.concatenate(cells[gene]), np.concatenate(values[gene])) for gene in cells}
