@@ -11,6 +11,7 @@ import torch
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.published import import_published
 from ..configuration_genecompass import GeneCompassConfig
 from ..modeling_genecompass import (
     GeneCompassForMaskedGeneModeling,
@@ -19,7 +20,6 @@ from ..modeling_genecompass import (
     GeneCompassModel,
 )
 from ..pretrained_genecompass import GeneCompassPreTrainedModel
-from .dictionaries import gene_table_of, read_medians
 from .mapping import Mapping, config_of, map_tensors
 from .published import PublishedCheckpoint, read_published
 from .self_check import TOLERANCE, largest_differences
@@ -163,10 +163,7 @@ def _gene_table(
 ) -> GeneTable | None:
     if tokens is None:
         return None
-    known: dict[str, float] = {}
-    for path in medians or []:
-        known |= read_medians(path)
-    table = gene_table_of(tokens, homologs, known)
+    table = import_published(tokens, homologs, medians or ())
     if table.vocab_size != config.vocab_size:
         raise InputError(
             f"{tokens}: {table.vocab_size} tokens, but the checkpoint was trained with {config.vocab_size}"
