@@ -16,12 +16,13 @@ import torch
 
 from ..tokenization.batching import pack_cells, pad_cells
 from ..tokenization.errors import InputError
-from ..tokenization.gene_table import MASK_TOKEN, GeneTable
+from ..tokenization.gene_table import MASK_TOKEN, PAD_TOKEN, GeneTable
 
 Task = Literal["published", "hidden_rank"]
 TASKS: tuple[Task, ...] = ("published", "hidden_rank")
 NO_TARGET = -100
 HIDDEN_VALUE = -1.0
+HIDDEN_GENES = "hidden_genes"
 
 
 def cell_generator(seed: int, epoch: int, cell_id: str) -> np.random.Generator:
@@ -207,6 +208,31 @@ class CellMasker:
         }
 
 
+def ask_once(masked: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask for the missing genes of a ``hidden_rank`` cell at one slot instead of at each of its like slots.
+
+    All slots with a hidden id look alike, so the model answers them alike; one pass through the vocabulary-wide
+    decoder serves them all. The genes themselves move to ``hidden_genes`` (0 where there is none).
+
+    Parameters
+    ----------
+    masked
+        A cell from `CellMasker` under ``hidden_rank``.
+
+    Examples
+    --------
+    >>> masked = {"labels": np.array([-100, 7, 9])}
+    >>> asked = ask_once(masked)
+    >>> asked["labels"].tolist(), asked["hidden_genes"].tolist()
+    ([-100, 7, -100], [0, 7, 9])
+    """
+    labels = masked["labels"]
+    asked = np.flatnonzero(labels != NO_TARGET)
+    first = np.full_like(labels, NO_TARGET)
+    first[asked[:1]] = labels[asked[:1]]
+    return {**masked, "labels": first, HIDDEN_GENES: np.where(labels != NO_TARGET, labels, PAD_TOKEN)}
+
+
 def token_pools(table: GeneTable, present: npt.NDArray[np.bool_] | None = None) -> list[npt.NDArray[np.int64]]:
     """Per species, the tokens that its cells can hold (a homolog's token counts for both), ascending.
 
@@ -235,6 +261,9 @@ class MaskedGeneCollator:
         Hides the genes.
     layout
         ``padded``: arrays of shape (cells, longest). ``packed``: one row of all slots with ``cell_lengths``.
+    one_answer
+        Under ``hidden_rank``, ask for a cell's missing genes once (`ask_once`); `losses` knows how to score that.
+        Off: labels on every slot, for any training loop.
 
     Examples
     --------
@@ -247,6 +276,7 @@ class MaskedGeneCollator:
 
     masker: CellMasker
     layout: Literal["padded", "packed"] = "padded"
+    one_answer: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]], epoch: int = 0) -> dict[str, torch.Tensor]:
         """Tensors for the model from rows of the corpus; a row's own ``epoch`` wins over `epoch`."""
@@ -254,4 +284,6 @@ class MaskedGeneCollator:
 
     def lay_out(self, masked: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Pad or pack cells that are masked already."""
+        if self.masker.task == "hidden_rank" and self.one_answer:
+            masked = [ask_once(cell) for cell in masked]
         return pad_cells(masked) if self.layout == "padded" else pack_cells(masked)

@@ -1,7 +1,7 @@
 """The training stream: cells of similar length share a batch, and every batch knows how to continue after it."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,13 @@ CELL_IDS = "cell_ids"
 
 
 class Cells(Protocol):
-    """What the stream needs of a corpus: rows, epochs, and a position that can be saved and restored."""
+    """What the stream needs of a corpus: rows, epochs, and a position that can be saved and restored.
+
+    A position's ``next_worker`` (process to number) shifts the parts of DataLoader workers: after a restart the
+    loader asks its first worker first, which then takes the turn of the one that would have come next.
+    """
+
+    rank: int
 
     def __iter__(self) -> Iterator[Row]:
         """Rows of the current epoch from the current position."""
@@ -103,14 +109,24 @@ class TokenBudgetStream(IterableDataset[dict[str, torch.Tensor]]):
         self.seed = seed
         self.keep = keep
         self._start: dict[str, Any] = {}
+        self._shift = 0
 
-    def restore(self, positions: dict[str, Any]) -> None:
-        """Continue after the batches whose positions were consumed last, one per worker (``{"0": position}``)."""
+    def restore(self, positions: dict[str, Any], next_worker: int = 0) -> None:
+        """Continue after the batches that were consumed last.
+
+        Parameters
+        ----------
+        positions
+            Position of the last consumed batch of each worker (``{"0": position}``).
+        next_worker
+            The worker whose turn came next.
+        """
         self._start = positions
+        self._shift = next_worker
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
-        worker_id = worker.id if worker is not None else 0
+        worker_id = (worker.id + self._shift) % worker.num_workers if worker is not None else 0
         start = self._start.get(str(worker_id))
         epoch, done = (start["epoch"], start["batches_done"]) if start else (0, 0)
         resume_at = start["corpus"] if start else None
@@ -140,8 +156,8 @@ class TokenBudgetStream(IterableDataset[dict[str, torch.Tensor]]):
     def _pools(self, epoch: int, resume_at: dict[str, Any] | None) -> Iterator[tuple[dict[str, Any], list[Row]]]:
         """Pools of one epoch, each with the corpus' position before it."""
         self.corpus.set_epoch(epoch)
-        if resume_at is not None:
-            self.corpus.load_state_dict(resume_at)
+        start = resume_at if resume_at is not None else self.corpus.state_dict()
+        self.corpus.load_state_dict({**start, "next_worker": {str(self.corpus.rank): self._shift}})
         rows = iter(self.corpus)
         before, pool = self.corpus.state_dict(), []
         for row in rows:
@@ -163,36 +179,39 @@ class TokenBudgetStream(IterableDataset[dict[str, torch.Tensor]]):
         return [[pool[index] for index in batch] for batch in chosen]
 
 
-def collect_cells(rows: Iterable[Row], wanted: Mapping[int, int], accept: Callable[[Row], bool]) -> list[Row]:
-    """The first accepted cells of a stream, up to a number per species.
+def collect_cells(
+    rows: Iterable[Row], wanted: Sequence[Mapping[int, int]], accept: Sequence[Callable[[Row], bool]]
+) -> list[list[Row]]:
+    """The first cells of a stream that each of several tests accepts, up to a number per species.
 
     Parameters
     ----------
     rows
-        Rows of a corpus; reading stops as soon as every species has its number.
+        Rows of a corpus; reading stops as soon as every group has its number of every species.
     wanted
-        Species index to number of cells.
+        For each group, species index to number of cells.
     accept
-        Which rows count.
+        One test a group; a cell goes to the first group that accepts it.
 
     Returns
     -------
-    list
-        The rows, in the order of the stream.
+    list of list
+        The rows of each group, in the order of the stream.
 
     Examples
     --------
     >>> cells = [{"species": 0, "cell_id": str(i)} for i in range(9)]
-    >>> len(collect_cells(cells, {0: 4}, lambda row: True))
-    4
+    >>> [len(group) for group in collect_cells(cells, [{0: 4}], [lambda row: True])]
+    [4]
     """
-    missing = dict(wanted)
-    found = []
+    missing = [dict(group) for group in wanted]
+    groups: list[list[Row]] = [[] for _ in accept]
     for row in rows:
-        if not any(missing.values()):
+        if not any(count > 0 for group in missing for count in group.values()):
             break
         species = int(row["species"])
-        if missing.get(species, 0) > 0 and accept(row):
-            found.append(row)
-            missing[species] -= 1
-    return found
+        number = next((index for index, test in enumerate(accept) if test(row)), None)
+        if number is not None and missing[number].get(species, 0) > 0:
+            groups[number].append(row)
+            missing[number][species] -= 1
+    return groups

@@ -1,0 +1,45 @@
+"""One line that moves: step, losses, speed, and a time left that counts evaluations and checkpoints too."""
+
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class ProgressBar(TrainerCallback):
+    """Progress of this run; after a resume, the time left rests on the steps done since, not on those before."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar at the step reached."""
+        if state.is_world_process_zero:
+            # smoothing 0: the mean over the whole run, pauses for evaluation included
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="pre-training", unit="step", smoothing=0
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move to the step reached."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Show the latest losses and the speed."""
+        if self.bar is not None and logs and "id_loss" in logs:
+            self.bar.set_postfix_str(
+                f"id {logs['id_loss']:.3f}, value {logs['value_loss']:.4f}, {logs['tokens_per_second']:,.0f} tokens/s"
+            )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
