@@ -168,7 +168,7 @@ def _check_ids(ids: list[str], table: GeneTable, species: str) -> None:
     if families.empty:
         return
     homes = {
-        family: table.frame["species"].iloc[token]
+        family: table.index.gene_species[token]
         for token, family in ((t, id_family(g)) for t, g in enumerate(table.index.gene_ids))
         if family
     }

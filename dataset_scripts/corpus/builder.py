@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.files import atomic_path, sha256_of
@@ -17,10 +18,11 @@ from . import layout
 from .engines import engine
 from .gather import ShardTask, Spill, gather
 from .gene_axis import axis_positions, extend_axis
+from .inputs import cell_samples, cell_species, obs_values, open_source
 from .judge import Verdict, judge
 from .ledger import Ledger, sole_builder
 from .publish import already_published, publish, read_corpus_manifest
-from .scatter import TASK_CELLS, Task, cell_species, obs_values, open_source, scatter
+from .scatter import TASK_CELLS, Task, scatter
 from .sources import Source, read_sources, source_from
 
 Run = Callable[..., list[Any]]
@@ -209,6 +211,7 @@ def _header(source: Source) -> dict[str, Any]:
         cells = open_source(source, "float32")
         names, numbers = np.unique(cell_species(source, cells.obs).astype(str), return_counts=True)
         obs_values(source, cells.obs.iloc[:0])
+        cell_samples(source, cells.obs.iloc[:0])
         path = Path(source.path)
         return {
             "rows": cells.n_cells,
@@ -236,10 +239,9 @@ def _carry_out(ledger: Ledger, plan: dict[str, Any], run: Run) -> BuildReport:
     if not inputs:
         ledger.clear()
         raise InputError(_nothing_read(failed))
-    by_source = [[n for n in tasks if tasks[n].source.dataset == entry["source"]["dataset"]] for entry in inputs]
-    judging = [([tasks[n] for n in names], plan) for names in by_source]
-    verdicts: list[Verdict] = run(partial(_judge_one, ledger), judging, "quality control")
-    spills = _lay_axes(ledger, plan, by_source, scattered, verdicts)
+    by_source = [[t for t in tasks.values() if t.source.dataset == e["source"]["dataset"]] for e in inputs]
+    verdicts: list[Verdict] = run(partial(_judge_one, ledger), by_source, "quality control")
+    spills = _lay_axes(ledger, plan, by_source, scattered)
     shards = _shard_tasks(plan, spills)
     written = run(partial(_gather_one, ledger), shards, "writing shards")
     publish(ledger, plan, inputs, verdicts, failed, shards, written)
@@ -271,7 +273,7 @@ def _scatter_tasks(plan: dict[str, Any]) -> dict[str, Task]:
             stop = min(start + TASK_CELLS, entry["rows"])
             tasks[name] = Task(
                 *(name, source, start, stop, plan["shards"], seed, options["count_type"]),
-                *(options["quality"], plan["gene_table"]),
+                *(options["quality"], plan["gene_table"], tuple(plan["obs_columns"])),
             )
     return tasks
 
@@ -286,51 +288,50 @@ def _scatter_one(ledger: Ledger, task: Task) -> dict[str, Any]:
     return ledger.finish(task.name, record)
 
 
-def _judge_one(ledger: Ledger, todo: tuple[list[Task], dict[str, Any]]) -> Verdict:
+def _judge_one(ledger: Ledger, tasks: list[Task]) -> Verdict:
     """Quality control of one input; quick, so a resumed build does it again."""
-    tasks, plan = todo
-    return judge(tasks, ledger.work, plan["obs_columns"], quality=plan["options"]["quality"], table=plan["gene_table"])
+    return judge(tasks, ledger.work)
 
 
 def _lay_axes(
-    ledger: Ledger,
-    plan: dict[str, Any],
-    by_source: list[list[str]],
-    scattered: dict[str, dict[str, Any]],
-    verdicts: list[Verdict],
+    ledger: Ledger, plan: dict[str, Any], by_source: list[list[Task]], scattered: dict[str, dict[str, Any]]
 ) -> dict[str, list[Spill]]:
     """Extend every species' gene axis by the new inputs and say where their columns are on it."""
+    work = ledger.work
     spills: dict[str, list[Spill]] = {}
     for species in plan["shards"]:
-        genes, detected, chosen = [], [], []
-        for names, verdict in zip(by_source, verdicts, strict=True):
-            if species not in verdict.genes:
-                continue
-            counts = [np.array(scattered[n]["detected"][species]) for n in names if species in scattered[n]["detected"]]
-            genes.append(verdict.genes[species])
-            detected.append(np.sum(counts, axis=0))
-            chosen.append((names, verdict))
+        mine = [tasks for tasks in by_source if (work / f"{tasks[0].name}.{species}.genes.parquet").exists()]
+        genes = [pd.read_parquet(work / f"{tasks[0].name}.{species}.genes.parquet") for tasks in mine]
+        detected = [_detected(work, tasks, scattered, species) for tasks in mine]
         old_path = ledger.folder / layout.gene_axis_path(species)
         old = pd.read_parquet(old_path) if old_path.exists() and not plan["fresh"] else None
         axis = extend_axis(old, genes, detected)
-        with atomic_path(ledger.work / "genes" / f"{species}.parquet") as temporary:
+        with atomic_path(work / "genes" / f"{species}.parquet") as temporary:
             axis.to_parquet(temporary, index=False, compression="zstd")
         spills[species] = []
-        for names, verdict in chosen:
-            index_path = ledger.work / f"{names[0]}.{species}.npy"
+        for tasks, names in zip(mine, genes, strict=True):
+            index_path = work / f"{tasks[0].name}.{species}.axis.npy"
             with atomic_path(index_path) as temporary:
-                np.save(temporary, axis_positions(axis, verdict.genes[species]))
-            spills[species] += [
-                Spill(
-                    str(ledger.work / f"{name}.arrow"),
-                    scattered[name]["pieces"],
-                    {species: str(index_path)},
-                    str(ledger.work / f"{name}.cells.arrow"),
-                    verdict.dataset,
+                np.save(temporary, axis_positions(axis, names))
+            for task in tasks:
+                spill = str(work / f"{task.name}.arrow")
+                pieces = scattered[task.name]["pieces"]
+                spills[species].append(
+                    Spill(spill, pieces, {species: str(index_path)}, task.start, task.source.dataset)
                 )
-                for name in names
-            ]
     return spills
+
+
+def _detected(
+    work: Path, tasks: list[Task], scattered: dict[str, dict[str, Any]], species: str
+) -> npt.NDArray[np.int64]:
+    """In how many cells of a species each column of an input is expressed. Shape (n_genes,)."""
+    counts = []
+    for task in tasks:
+        if species in (names := scattered[task.name]["species"]):
+            found = np.load(work / f"{task.name}.detected.npy", allow_pickle=False)
+            counts.append(found[names.index(species)])
+    return np.asarray(np.sum(counts, axis=0))
 
 
 def _shard_tasks(plan: dict[str, Any], spills: dict[str, list[Spill]]) -> list[ShardTask]:

@@ -1,13 +1,11 @@
 """The corpus's own gene axis, one per species: append-only, and it loses no column of any source."""
 
-import re
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from genecompass.tokenization.gene_index import bare_gene_id
 
 AXIS_COLUMNS = ("gene_id", "symbol", "gene_species")
-_ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{6,})(\.\d+)?$")
 _ID_COLUMNS = ("ensembl_id", "gene_id", "gene_ids", "feature_id", "ensembl", "ensembl_gene_id")
 _SYMBOL_COLUMNS = ("gene_symbol", "gene_symbols", "symbol", "gene_name", "feature_name")
 
@@ -59,9 +57,16 @@ def source_genes(
 
 
 def _ensembl_ids(var: pd.DataFrame, names: pd.Series) -> pd.Series:
-    candidates = [var[column].astype(str).reset_index(drop=True) for column in _ID_COLUMNS if column in var.columns]
-    found = [text.str.extract(_ENSEMBL)[0].fillna("") for text in [*candidates, names]]
-    return max(found, key=lambda ids: int((ids != "").sum()))
+    """Ids without version from the column that has most of them, or from the names; empty where there is none."""
+    best, most = [""] * len(names), 0
+    for values in [*(var[column].astype(str) for column in _ID_COLUMNS if column in var.columns), names]:
+        ids = [bare_gene_id(value) or "" for value in values.tolist()]
+        found = len(ids) - ids.count("")
+        if found > most:
+            best, most = ids, found
+        if most > len(names) / 2:
+            break
+    return pd.Series(best, dtype=object)
 
 
 def axis_keys(genes: pd.DataFrame) -> pd.Index:

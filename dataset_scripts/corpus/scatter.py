@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import scipy.sparse as sp
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.files import atomic_path
-from genecompass.tokenization.readers import CellSource, open_cells
+from genecompass.tokenization.readers import CellSource
 
-from .measures import measurer
+from .gene_axis import source_genes
+from .inputs import cell_names, cell_samples, cell_species, obs_values, open_source
+from .measures import matched_ids, measurer
 from .sources import Source
 
 PIECE_CELLS = 16_384
@@ -44,6 +45,8 @@ class Task:
         ``"int32"`` or ``"float32"``.
     quality, table
         Preset of quality control, and the gene table that it asks for biotypes.
+    obs_columns
+        Obs columns of the corpus.
     """
 
     name: str
@@ -55,54 +58,7 @@ class Task:
     count_type: str = "int32"
     quality: str = "none"
     table: str | None = None
-
-
-def open_source(source: Source, count_type: str) -> CellSource:
-    """Open an input; estimated, non-integer counts only go into a corpus of their own."""
-    return open_cells(source.path, counts=source.counts, allow_fractional=count_type != "int32")
-
-
-def cell_species(source: Source, obs: pd.DataFrame) -> npt.NDArray[np.str_]:
-    """Species of every cell of an input, from its name or from a column of ``obs``. Shape (n_cells,).
-
-    Raises
-    ------
-    InputError
-        When the column is missing or a cell has no species.
-    """
-    column, name = source.column_or_constant("species")
-    if column is None:
-        return np.full(len(obs), name, dtype=object)
-    if column not in obs.columns:
-        raise InputError(f"{source.dataset}: obs has no column {column!r} to name the species; it has {list(obs)}")
-    species = obs[column].astype(str).to_numpy(dtype=object)
-    missing = pd.isna(obs[column]).to_numpy() | (species == "")
-    if missing.any():
-        raise InputError(f"{source.dataset}: cell {obs.index[missing][0]!r} has no species in obs column {column!r}")
-    return species
-
-
-def cell_names(obs: pd.DataFrame) -> npt.NDArray[np.str_]:
-    """Names of the cells, made unique as AnnData does where a file repeats one. Shape (n_cells,)."""
-    names = pd.Series(obs.index.astype(str).to_numpy(), dtype=object)
-    repeat = names.groupby(names).cumcount()
-    return (names + repeat.map(lambda n: f"-{n}" if n else "")).to_numpy(dtype=object)
-
-
-def obs_values(source: Source, obs: pd.DataFrame) -> dict[str, npt.NDArray[np.str_] | None]:
-    """The obs columns that the corpus keeps, as text; None for one that this input lacks. Shapes (n_cells,)."""
-    values: dict[str, Any] = {}
-    for name, filling in source.obs_columns:
-        if filling.startswith("'"):
-            values[name] = np.full(len(obs), filling.strip("'"), dtype=object)
-        elif filling in obs.columns:
-            text = obs[filling].astype(object)
-            values[name] = text.where(text.isna(), text.astype(str)).where(text.notna(), None).to_numpy()
-        elif filling != name:
-            raise InputError(f"{source.dataset}: obs has no column {filling!r} for {name!r}; it has {list(obs)}")
-        else:
-            values[name] = None
-    return values
+    obs_columns: tuple[str, ...] = ()
 
 
 def scatter(task: Task, target: Path) -> dict[str, Any]:
@@ -114,13 +70,14 @@ def scatter(task: Task, target: Path) -> dict[str, Any]:
         What to read.
     target
         The Arrow file: one record batch per piece, rows ordered by species, shard and row number; ``column`` and
-        ``count`` are lists, ``row`` is the row in the input. Read it memory-mapped.
+        ``count`` are lists, ``row`` is the row in the input. Read it memory-mapped. Beside it, under the same name
+        and other endings: names and obs columns of the cells, quality measures, samples, in how many cells of each
+        species each column is expressed, and what the columns are called on the species' gene axes.
 
     Returns
     -------
     dict
-        ``pieces`` (per piece and species, where each shard's rows begin), ``detected`` (per species, in how many
-        cells each column is expressed). Quality measures of the cells lie beside `target`.
+        ``species`` of the cells, and ``pieces``: per piece and species, where each shard's rows begin.
 
     Raises
     ------
@@ -128,17 +85,13 @@ def scatter(task: Task, target: Path) -> dict[str, Any]:
         When the input cannot be read as raw counts.
     """
     cells = open_source(task.source, task.count_type)
-    species = cell_species(task.source, cells.obs)[task.start : task.stop]
+    _write_about(task, cells, target)
+    species = cell_species(task.source, cells.obs)[task.start : task.stop].astype(str)
     names = sorted(set(species))
-    rng = np.random.default_rng(task.seed)
-    uniform = rng.random(len(species))
-    bucket = np.empty(len(species), dtype=np.int64)
-    for name in names:
-        mine = species == name
-        bucket[mine] = (uniform[mine] * task.shards[name]).astype(np.int64)
-    code = np.searchsorted(names, species.astype(str)) if names else np.empty(0, np.int64)
+    code = np.searchsorted(names, species)
+    bucket = _deal(task, names, code)
     measure = measurer(task.source, cells.var, names, quality=task.quality, table=task.table)
-    detected = {name: np.zeros(cells.n_genes, dtype=np.int64) for name in names}
+    detected = np.zeros((len(names), cells.n_genes), dtype=np.int64)
     measures: list[npt.NDArray[np.float64]] = []
     pieces: list[dict[str, list[int]]] = []
     schema = _spill_schema(cells.n_genes, task.count_type)
@@ -151,18 +104,54 @@ def scatter(task: Task, target: Path) -> dict[str, Any]:
             block = _clean(block, task)
             local = slice(first - task.start, first - task.start + block.shape[0])
             measures.append(measure(block, species[local]))
-            for number, name in enumerate(names):
-                mine = block[code[local] == number]
-                detected[name] += np.bincount(mine.indices, minlength=cells.n_genes)
+            for number in range(len(names)):
+                mine = block if len(names) == 1 else block[code[local] == number]
+                detected[number] += np.bincount(mine.indices, minlength=cells.n_genes)
             order = np.lexsort((bucket[local], code[local]))
             out.write_batch(_spill_batch(block[order], order + first, schema))
             pieces.append(_boundaries(code[local][order], bucket[local][order], names, task.shards))
-    with atomic_path(target.with_suffix(".measures.npy")) as temporary:
-        np.save(temporary, np.concatenate(measures))
-    return {
-        "pieces": pieces,
-        "detected": {name: counts.tolist() for name, counts in detected.items()},
-    }
+    _save(target.with_suffix(".measures.npy"), np.concatenate(measures))
+    _save(target.with_suffix(".detected.npy"), detected)
+    return {"pieces": pieces, "species": names}
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    with atomic_path(path) as temporary:
+        np.save(temporary, array)
+
+
+def _deal(task: Task, names: list[str], code: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which shard of its species every cell goes to, by lot. Shape (n_cells,)."""
+    lot = np.random.default_rng(task.seed).random(len(code))
+    shards = np.array([task.shards[name] for name in names], dtype=np.int64)
+    return np.asarray((lot * shards[code]).astype(np.int64))
+
+
+def _write_about(task: Task, cells: CellSource, target: Path) -> None:
+    """Lay down what the later steps need to know of the task's cells, and once per input what its columns are."""
+    source, rows = task.source, slice(task.start, task.stop)
+    kept_obs, samples = obs_values(source, cells.obs), cell_samples(source, cells.obs)
+    columns = {"cell_id": cell_names(cells.obs), **{name: kept_obs.get(name) for name in task.obs_columns}}
+    batch = pa.record_batch({name: _text(values, rows) for name, values in columns.items()})
+    with (
+        atomic_path(target.with_suffix(".cells.arrow")) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as out,
+    ):
+        out.write_batch(batch)
+    if samples is not None:
+        _save(target.with_suffix(".samples.npy"), samples[rows].astype(str))
+    if task.start == 0:
+        for name in sorted(set(cell_species(source, cells.obs).astype(str))):
+            gene_species = source.gene_species or name
+            ids = matched_ids(cells.var, gene_species, task.table)
+            genes = source_genes(cells.var, gene_species=gene_species, matched_ids=ids)
+            with atomic_path(target.with_suffix(f".{name}.genes.parquet")) as temporary:
+                genes.to_parquet(temporary, index=False)
+
+
+def _text(values: npt.NDArray[np.str_] | None, rows: slice) -> pa.Array:
+    return pa.nulls(rows.stop - rows.start, pa.string()) if values is None else pa.array(values[rows], pa.string())
 
 
 def _pieces(cells: CellSource, start: int, stop: int) -> Iterator[tuple[int, sp.csr_matrix]]:
