@@ -3,9 +3,6 @@
 import dataclasses
 import functools
 import importlib.util
-import json
-import logging
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -24,24 +20,20 @@ from transformers import (
     set_seed,
 )
 
-from ..tokenization.batching import batches_by_tokens
 from ..tokenization.errors import InputError
-from ..tokenization.files import write_json
 from ..tokenization.gene_table import GeneTable
-from . import checkpoints
+from .arguments import fit_warmup, steps_for_epochs, training_arguments
 from .config import PretrainConfig
 from .evaluation import HeldOutCells, flat_figures
-from .export import base_record, describe, differences, export
+from .export import base_record, export
 from .masking import CellMasker, MaskedGeneCollator, token_pools
 from .model_setup import build_model, start_from_frequencies
 from .progress import ProgressBar
-from .sources import Corpus, check_corpus, corpus_opener, fingerprint
+from .run_folder import claim_folder, mark_begun
+from .sources import Corpus, check_corpus, corpus_opener, count_cells, fingerprint
 from .stream import Cells, Row, TokenBudgetStream, collect_cells, is_held_out, is_trained_on
 from .trainer import PretrainingTrainer, PriorWarmup
 from .vocabulary import gene_table_for
-
-logger = logging.getLogger(__name__)
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -130,8 +122,8 @@ def pretrain(
         raise InputError("no output folder: set `output`")
     folder = Path(config.output)
     identity = fingerprint(corpus)
-    checkpoint = _claim_folder(folder, config, identity, resume)
-    arguments = _training_arguments(config, folder)
+    checkpoint = claim_folder(folder, config, identity, resume)
+    arguments = training_arguments(config, folder)
 
     table = gene_table_for(config, corpus, table)
     set_seed(config.seed)
@@ -151,8 +143,9 @@ def pretrain(
     )
     stream = _stream(config, masker, opener, arguments)
     if arguments.max_steps <= 0:
-        arguments.max_steps = _steps_for_epochs(config, counted, corpus, opener, arguments.world_size)
-    _fit_warmup(arguments)
+        lengths = np.array([len(row["input_ids"]) for row in counted])
+        arguments.max_steps = steps_for_epochs(config, lengths, count_cells(corpus, opener), arguments.world_size)
+    fit_warmup(arguments)
 
     trainer = PretrainingTrainer(
         model,
@@ -172,7 +165,7 @@ def pretrain(
         trainer.restore_stream(checkpoint)
     elif trainer.is_world_process_zero():
         # only now is the folder in use: a run whose set-up fails leaves nothing behind
-        write_json(folder / RUN_FILE, {"config": describe(config), "corpus_fingerprint": identity})
+        mark_begun(folder, config, identity)
     # dropout starts from here whatever the set-up above has drawn
     set_seed(config.seed)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
@@ -196,106 +189,6 @@ def pretrain(
     }
     export(trainer, folder, config, record, config.corpus)
     return result
-
-
-def _claim_folder(folder: Path, config: PretrainConfig, identity: str, resume: bool) -> Path | None:
-    """The checkpoint to resume from, or None for a new run in an unused folder."""
-    found = checkpoints.checkpoints_in(folder) if folder.is_dir() else []
-    run_file = folder / RUN_FILE
-    if not resume:
-        used = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
-        if used:
-            raise InputError(f"{folder}: output folder in use; choose another one, or --resume to continue its run")
-        _make_folder(folder)
-        return None
-    if not run_file.is_file():
-        raise InputError(f"{folder}: no run to resume here ({RUN_FILE} is missing)")
-    saved = json.loads(run_file.read_text(encoding="utf-8"))
-    changed = differences(saved["config"], config)
-    if changed:
-        raise InputError(
-            f"{folder}: cannot resume with other settings; {changed[0]} differs from the run's. Start a new run in "
-            "another folder, or put the setting back"
-        )
-    if saved["corpus_fingerprint"] != identity:
-        raise InputError(f"{folder}: cannot resume, the corpus has changed since the run began")
-    checkpoints.clear_partial(folder)
-    return found[-1] if found else None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"{folder}: cannot write here ({error.strerror}); choose another output folder") from error
-
-
-def _training_arguments(config: PretrainConfig, folder: Path) -> TrainingArguments:
-    wanted = config.optimisation
-    precision = _precision(wanted.precision, wanted.device)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=wanted.max_steps or -1,
-        learning_rate=wanted.learning_rate,
-        lr_scheduler_type=wanted.schedule,
-        warmup_steps=wanted.warmup_steps,
-        weight_decay=wanted.weight_decay,
-        max_grad_norm=wanted.max_grad_norm,
-        gradient_accumulation_steps=wanted.gradient_accumulation_steps,
-        **{_checkpointing_name(): wanted.gradient_checkpointing},
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        torch_compile=wanted.compile,
-        use_cpu=wanted.device == "cpu",
-        seed=config.seed,
-        logging_steps=config.logging.every_steps,
-        logging_first_step=True,
-        # a loss that is not a number must be seen, not averaged away
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=config.checkpoints.every_steps,
-        report_to=_reporters(config.logging.to),
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        # the stream is restored to its position instead of being read again from the start
-        ignore_data_skip=True,
-        ddp_find_unused_parameters=False,
-    )
-    if arguments.n_gpu > 1:
-        raise InputError(
-            f"{arguments.n_gpu} GPUs are visible to one process; start one process per GPU with "
-            "`torchrun --nproc_per_node N -m genecompass.cli pretrain ...` or set CUDA_VISIBLE_DEVICES"
-        )
-    return arguments
-
-
-def _checkpointing_name() -> str:
-    new = "activation_checkpointing"  # since transformers 5.20; the old name goes in version 6
-    return new if new in TrainingArguments.__dataclass_fields__ else "gradient_checkpointing"
-
-
-def _precision(wanted: str, device: str) -> str:
-    on_gpu = torch.cuda.is_available() and device != "cpu"
-    if wanted == "auto":
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
-    if wanted == "fp16" and not on_gpu:
-        raise InputError("optimisation.precision=fp16 needs a GPU; use fp32 or bf16 on CPU")
-    return wanted
-
-
-def _reporters(names: list[str]) -> list[str]:
-    found = []
-    for name in names:
-        if importlib.util.find_spec(name) is not None:
-            found.append(name)
-        elif name == "tensorboard":
-            logger.warning('no TensorBoard log: tensorboard is not installed (pip install "genecompass[plots]")')
-        else:
-            raise InputError(f"logging.to: {name} is not installed; pip install {name}, or take it out")
-    return found
 
 
 def _masker(config: PretrainConfig, table: GeneTable, positions: int) -> CellMasker:
@@ -347,39 +240,6 @@ def _stream(
         seed=config.seed,
         keep=functools.partial(is_trained_on, held_out=data.held_out, share=data.share),
     )
-
-
-def _steps_for_epochs(
-    config: PretrainConfig, counted: list[Row], corpus: Corpus, opener: Callable[..., Cells], world_size: int
-) -> int:
-    """Optimiser steps that make about the wanted number of passes, by the lengths of the cells seen so far."""
-    lengths = np.array([len(row["input_ids"]) for row in counted])
-    pool = config.data.pool_cells
-    batches = sum(
-        len(
-            batches_by_tokens(
-                lengths[i : i + pool], config.data.tokens_per_batch, max_cells=config.data.cells_per_batch
-            )
-        )
-        for i in range(0, len(lengths), pool)
-    )
-    cells = _count_cells(corpus, opener) * (1 - config.data.held_out) * config.data.share
-    per_step = world_size * config.optimisation.gradient_accumulation_steps
-    return max(1, math.ceil((config.optimisation.epochs or 1) * cells * batches / len(lengths) / per_step))
-
-
-def _count_cells(corpus: Corpus, opener: Callable[..., Cells]) -> int:
-    if not isinstance(corpus, (str, Path)) and hasattr(corpus, "__len__"):
-        return len(corpus)
-    opened = opener(shuffle=False, seed=0)
-    return int(opened.reader.blocks.cells.sum())
-
-
-def _fit_warmup(arguments: TrainingArguments) -> None:
-    longest = max(1, arguments.max_steps // 4)
-    if arguments.warmup_steps > longest:
-        logger.warning("warm-up shortened from %s to %s steps, a quarter of the run", arguments.warmup_steps, longest)
-        arguments.warmup_steps = longest
 
 
 def _processor(table: GeneTable, config: PretrainConfig) -> Any:

@@ -147,3 +147,11 @@ def check_corpus(corpus: Corpus | None) -> Corpus:
     elif not len(corpus):
         raise InputError("the corpus is empty")
     return corpus
+
+
+def count_cells(corpus: Corpus, opener: Callable[..., Cells]) -> int:
+    """Cells of a corpus, or of the part of it that is selected."""
+    if not isinstance(corpus, (str, os.PathLike)):
+        return len(corpus)
+    blocks: Any = opener(shuffle=False, seed=0)
+    return round(float(blocks.reader.blocks.cells.sum()))

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..modeling_genecompass import GeneCompassForMaskedGeneModeling
 from ..tokenization.errors import InputError
 from . import checkpoints
 from .losses import count_targets, loss_sums
@@ -31,6 +32,8 @@ class PretrainingTrainer(Trainer):
 
     Parameters
     ----------
+    model, args
+        As `transformers.Trainer`.
     stream
         Training batches of this process.
     workers
@@ -44,12 +47,14 @@ class PretrainingTrainer(Trainer):
     evaluate_with
         Called with the bare model at every evaluation; returns figures for the log.
     **kwargs
-        As `transformers.Trainer`.
+        More of `transformers.Trainer`'s.
     """
 
     def __init__(
         self,
-        *args: Any,
+        model: GeneCompassForMaskedGeneModeling,
+        args: TrainingArguments,
+        *,
         stream: TokenBudgetStream,
         workers: int = 0,
         keep_last: int = 3,
@@ -59,7 +64,7 @@ class PretrainingTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self._partial: Path | None = None
-        super().__init__(*args, **kwargs)
+        super().__init__(model, args, **kwargs)
         self.stream = stream
         self.workers = workers
         self.keep_last = keep_last
@@ -72,7 +77,7 @@ class PretrainingTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self.meter = Meter(self.args.device)
-        self._flop_count = FlopCount(self.model.config)
+        self._flop_count = FlopCount(model.config)
         self._peak = peak_tflops * 1e12 if peak_tflops else None
         self._deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
         self.add_callback(_StopTogether(self))
@@ -167,7 +172,7 @@ class PretrainingTrainer(Trainer):
     def _refuse_nan(self, loss: float, logs: dict[str, float]) -> None:
         if loss == loss and abs(loss) != float("inf"):
             return
-        good = checkpoints.checkpoints_in(self.args.output_dir)
+        good = checkpoints.checkpoints_in(str(self.args.output_dir))
         raise DivergedError(
             f"the loss is {loss} at step {self.state.global_step} (id {logs['id_loss']:.4g}, value "
             f"{logs['value_loss']:.4g}, gradient norm {logs['grad_norm']:.4g}); training stops. Lower "
@@ -195,7 +200,7 @@ class PretrainingTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write beside, then rename; whatever fails leaves the earlier checkpoints as they are."""
         self._refuse_nan_weights()
-        folder, step = Path(self.args.output_dir), self.state.global_step
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
         started = time.perf_counter()
         self._partial = folder / f"{checkpoints.PARTIAL}-{step}"
         try:

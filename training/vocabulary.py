@@ -29,18 +29,18 @@ def gene_table_for(config: PretrainConfig, corpus: Corpus, table: GeneTable | No
     InputError
         No table to be found, or none of its genes is in the corpus.
     """
-    stored = isinstance(corpus, (str, os.PathLike))
+    folder = Path(corpus) if isinstance(corpus, (str, os.PathLike)) else None
     if table is None:
         if config.gene_table is not None:
             table = GeneTable.read(config.gene_table)
-        elif stored and (Path(corpus) / "genes.parquet").is_file():
-            table = GeneTable.read(Path(corpus) / "genes.parquet")
+        elif folder is not None and (folder / "genes.parquet").is_file():
+            table = GeneTable.read(folder / "genes.parquet")
         else:
             raise InputError(
                 "no gene table: set `gene_table` to a table made by `genecompass vocabulary build`, or to a checkpoint"
             )
-    if config.data.limit_to_corpus_genes and stored:
-        table = limit_table(table, _gene_ids(Path(corpus), table))
+    if config.data.limit_to_corpus_genes and folder is not None and folder.is_dir():
+        table = limit_table(table, _gene_ids(folder, table))
     return table
 
 

@@ -50,7 +50,7 @@ class IdScores:
         self.species.append(np.full(len(labels), int(cell["species"])))
         hits = np.isin(top10[:1], labels) if as_set else top10 == labels[:, None]
         self.top1.append(hits[:, 0].astype(np.float64))
-        self.top10.append(hits.mean(1) if as_set else hits.any(1).astype(np.float64))
+        self.top10.append(np.asarray(hits.mean(1) if as_set else hits.any(1), dtype=np.float64))
         self.hit_species.append(np.full(len(hits), int(cell["species"])))
 
     def summary(self, species: Sequence[str]) -> dict[str, dict[str, float]]:
