@@ -50,7 +50,8 @@ def compute_known_answer(
         "input": described,
         "outputs": {name: _summary(value) for name, value in outputs.items() if isinstance(value, torch.Tensor)},
     }
-    processed = _processor_answer(folder)
+    has_processor = folder if kind == "checkpoint" else _base_of(folder, base)
+    processed = _processor_answer(has_processor)
     return answer | ({"processor": processed} if processed else {})
 
 
@@ -126,6 +127,21 @@ def _load_adapter(folder: Path, base: str | os.PathLike[str] | None) -> Any:
     import transformers
     from peft import PeftModel
 
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    task = {
+        "SEQ_CLS": "AutoModelForSequenceClassification",
+        "TOKEN_CLS": "AutoModelForTokenClassification",
+    }.get(config.get("task_type") or "", "AutoModel")
+    labels = _labels_in_adapter(folder)
+    extra: dict[str, Any] = {"num_labels": labels} if labels and task != "AutoModel" else {}
+    model = getattr(transformers, task).from_pretrained(
+        _base_of(folder, base), trust_remote_code=False, dtype=torch.float32, **extra
+    )
+    return PeftModel.from_pretrained(model, str(folder))
+
+
+def _base_of(folder: Path, base: str | os.PathLike[str] | None) -> Path:
+    """Local folder of an adapter's base checkpoint."""
     from .sources import resolve
 
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -134,17 +150,9 @@ def _load_adapter(folder: Path, base: str | os.PathLike[str] | None) -> Any:
     if not named:
         raise _NotHereError("adapter_config.json names no base checkpoint")
     try:
-        local = resolve(f"{named}@{revision}" if revision and not Path(named).exists() else named)
+        return resolve(f"{named}@{revision}" if revision and not Path(named).exists() else named)
     except InputError as error:
         raise _NotHereError(f"base checkpoint {named} is not at hand: {error}") from error
-    task = {
-        "SEQ_CLS": "AutoModelForSequenceClassification",
-        "TOKEN_CLS": "AutoModelForTokenClassification",
-    }.get(config.get("task_type") or "", "AutoModel")
-    labels = _labels_in_adapter(folder)
-    extra = {"num_labels": labels} if labels and task != "AutoModel" else {}
-    model = getattr(transformers, task).from_pretrained(local, trust_remote_code=False, dtype=torch.float32, **extra)
-    return PeftModel.from_pretrained(model, str(folder))
 
 
 def _labels_in_adapter(folder: Path) -> int | None:

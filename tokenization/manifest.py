@@ -17,7 +17,9 @@ KINDS = ("checkpoint", "adapter", "priors", "corpus")
 # Made by the Hub, by git or by an interrupted write: never part of what is published.
 _NOT_OURS = (".git", ".gitattributes", ".cache", ".huggingface", "__pycache__")
 # What the Trainer needs to resume. Half of it is pickled, none of it is needed to use a checkpoint.
-_TRAINING_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "checkpoint-")
+_TRAINING_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training_args", "stream_")
+# TensorBoard puts the name of the machine into the names of its files.
+_LOGS = "events.out.tfevents"
 
 _PACKAGES = (
     *("genecompass", "torch", "transformers", "tokenizers", "datasets", "huggingface-hub", "safetensors", "peft"),
@@ -56,7 +58,8 @@ def write_manifest(
     Returns
     -------
     dict
-        What was written: ``format``, ``kind``, ``files``, ``versions``, ``derived_from``, ``known_answer``, `extra`.
+        What was written: ``format``, ``kind``, ``derived_from``, ``versions``, ``hardware``, ``files``,
+        ``known_answer`` and `extra`.
 
     Raises
     ------
@@ -86,6 +89,7 @@ def write_manifest(
         "kind": kind,
         "derived_from": describe_origin(derived_from),
         "versions": versions(),
+        "hardware": hardware(),
         "files": files,
     }
     if clashing := sorted((extra or {}).keys() & {*content, "known_answer"}):
@@ -194,8 +198,10 @@ def _is_left_out(name: Path) -> bool:
 
 def _is_training_state(name: Path) -> bool:
     first = name.parts[0]
+    if name.name.startswith(_LOGS):
+        return True
     if len(name.parts) == 1:
-        return first.startswith(_TRAINING_STATE[:-1]) and Path(first).suffix in (".pt", ".pth", ".bin", ".json")
+        return first.startswith(_TRAINING_STATE) and Path(first).suffix in (".pt", ".pth", ".bin", ".json")
     return first.startswith("checkpoint-") and first[len("checkpoint-") :].isdigit()
 
 
@@ -213,6 +219,20 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, threads and GPUs of the machine that writes, without its name."""
+    import torch
+
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(encoding="utf-8").splitlines() if information.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "threads": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
 
 
 def describe_origin(origin: Any) -> Any:

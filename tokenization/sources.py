@@ -89,9 +89,10 @@ def resolve(
 
 
 def _snapshot(name: str, revision: str | None, repo_type: str, allow_patterns: list[str] | None) -> Path:
-    import httpx
     from huggingface_hub import errors, snapshot_download
 
+    # the base of all HTTP errors, whichever client library huggingface_hub uses
+    http_error = errors.HfHubHTTPError.__bases__[0]
     where = f"{name}@{revision}" if revision else name
     other = {"model": "dataset", "dataset": "model"}[repo_type]
     try:
@@ -116,7 +117,7 @@ def _snapshot(name: str, revision: str | None, repo_type: str, allow_patterns: l
         ) from error
     except errors.HfHubHTTPError as error:
         raise InputError(f"{where}: the Hub answered with an error: {_first_line(error)}; try again later") from error
-    except httpx.HTTPError as error:
+    except http_error as error:
         raise InputError(f"{where}: network lost while fetching ({_first_line(error)}); run again to resume") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

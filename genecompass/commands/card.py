@@ -1,0 +1,36 @@
+"""``genecompass card``: document a folder from what was recorded in it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: genecompass card runs/tiny --results annotation.json --licence cc-by-4.0")
+def card(
+    folder: Annotated[Path, typer.Argument(help="Checkpoint, adapter, prior tables or corpus.")],
+    results: Annotated[
+        list[Path] | None, typer.Option(help="Benchmark JSON of this very model; give it once per file.")
+    ] = None,
+    figure: Annotated[list[Path] | None, typer.Option(help="PNG or SVG to show; give it once per file.")] = None,
+    repo: Annotated[str | None, typer.Option(help="owner/name that the usage program shall name.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Tag that the usage program shall pin.")] = None,
+    licence: Annotated[str | None, typer.Option(help="SPDX id of the licence, such as cc-by-4.0.")] = None,
+    title: Annotated[str | None, typer.Option(help="Heading; the folder's name by default.")] = None,
+) -> None:
+    """Write README.md from the saved configuration, manifest, training record and benchmark results."""
+    from genecompass.model_cards import write_card
+
+    typer.echo(
+        write_card(
+            folder,
+            repo=repo,
+            revision=revision,
+            results=results or [],
+            figures=figure or [],
+            licence=licence,
+            title=title,
+        )
+    )

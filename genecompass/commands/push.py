@@ -1,0 +1,45 @@
+"""``genecompass push``: publish a finished folder on the Hub."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: genecompass push runs/tiny/model someone/genecompass-tiny --revision v1 --dry-run")
+def push(
+    folder: Annotated[Path, typer.Argument(help="Finished checkpoint, adapter, prior table or corpus.")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the Hub.")],
+    dataset: Annotated[
+        bool | None,
+        typer.Option("--dataset/--model", help="Kind of repository; corpora and priors are datasets."),
+    ] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="New repositories are private unless you say --public.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Tag for this version, so that users can pin it.")] = None,
+    move_tag: Annotated[bool, typer.Option("--move-tag", help="Let an existing tag move to this version.")] = False,
+    base: Annotated[
+        str | None, typer.Option(help="For an adapter: its base checkpoint on the Hub, owner/name[@tag].")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go up, and change nothing.")] = False,
+) -> None:
+    """Upload a folder: shows every file first, refuses pickles, local paths, secrets and unlisted files."""
+    from genecompass.model_cards import plan_push, point_at_hub, push_folder
+
+    if not dry_run:
+        point_at_hub(folder, repo, tag=revision, base=base)
+    plan = plan_push(folder, repo, dataset=dataset, tag=revision, private=private, base=base)
+    for name, size in sorted(plan.files.items()):
+        typer.echo(f"{size:>14,} bytes  {name}")
+    for name in plan.left_here:
+        typer.echo(f"    stays here (training state): {name}")
+    typer.echo(f"{plan.total_bytes:>14,} bytes in {len(plan.files)} files: {plan.kind} to {plan.repo_type} {plan.repo}")
+    if dry_run:
+        typer.echo("Dry run: nothing was sent.")
+        return
+    pushed = push_folder(plan, move_tag=move_tag)
+    typer.echo(f"{pushed.url} at {pushed.commit}" + (f", tagged {revision}" if revision else ""))
+    typer.echo(pushed.load)
