@@ -181,11 +181,22 @@ def beeline_cells(
                 edges = expression_level_network(level, factors, genes, genes=genes)
             else:
                 edges = infer_grn(
-                    adata, model if method in MODEL_METHODS else None, [str(taken.names[c]) for c in rows], cast(Any, method),
-                    species=species, targets=[str(taken.names[c]) for c in columns], cells=taken.rows,
-                    gene_table=gene_table, processor=processor, min_share=min_share, n_trees=n_trees, seed=seed,
-                    key_added=None, progress=False, **options,
-                )  # fmt: skip
+                    adata,
+                    model if method in MODEL_METHODS else None,
+                    [str(taken.names[c]) for c in rows],
+                    cast(Any, method),
+                    species=species,
+                    targets=[str(taken.names[c]) for c in columns],
+                    cells=taken.rows,
+                    gene_table=gene_table,
+                    processor=processor,
+                    min_share=min_share,
+                    n_trees=n_trees,
+                    seed=seed,
+                    key_added=None,
+                    progress=False,
+                    **options,
+                )
                 edges = edges.assign(regulator=edges["regulator"].str.upper(), target=edges["target"].str.upper())
             runs += [_run(name, key, method, seed, edges, truth) for key, truth in truths.items()]
     settings = {"cells": len(taken), "genes": len(columns), "regulators": len(rows), "seeds": list(seeds)}

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ class PerturbedCells:
         Annotation of the chosen cells.
     max_length
         Genes a model sees per cell.
+    reference
+        Counts, with the same columns, of the cells by which levels of over-expression, ranks, detection and who is
+        expressed are judged; these cells themselves where None.
     """
 
     counts: sparse.csr_matrix
@@ -46,6 +49,12 @@ class PerturbedCells:
     obs: pd.DataFrame
     table: GeneTable
     max_length: int
+    reference: sparse.csr_matrix | None = None
+
+    @property
+    def judged_by(self) -> sparse.csr_matrix:
+        """Counts by which expression is judged."""
+        return self.counts if self.reference is None else self.reference
 
     def __len__(self) -> int:
         return self.counts.shape[0]
@@ -61,17 +70,35 @@ class PerturbedCells:
         if edit.kind == "overexpress" and edit.dose is None:
             known = np.flatnonzero(self.match.cell_token >= 0)
             levels = np.zeros(self.counts.shape[1])
-            levels[known] = expression_levels(self.counts, known, edit.level or "max")
+            levels[known] = expression_levels(self.judged_by, known, edit.level or "max")
         return CellEditor(self.match.cell_token, self.match.column_median, self.max_length, edit, levels)
 
     def profile(self) -> GeneProfile:
         """Rank and detection rate of every gene in these cells."""
-        values = self.counts.data / self.match.column_median[self.counts.indices]
-        return GeneProfile.measure(self.counts.indptr, self.counts.indices, values, self.counts.shape[1])
+        counts = self.judged_by
+        values = counts.data / self.match.column_median[counts.indices]
+        return GeneProfile.measure(counts.indptr, counts.indices, values, counts.shape[1])
+
+    def draw(self, n: int, *, seed: int = 0) -> "PerturbedCells":
+        """`n` of these cells at random; an `InputError` if there are fewer."""
+        if not 1 <= n <= len(self):
+            raise InputError(f"{n} cells asked for, but there are {len(self)}; ask for fewer")
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False))
+        return replace(self, counts=self.counts[chosen], rows=self.rows[chosen], obs=self.obs.iloc[chosen])
+
+    def with_tokens(self, tokens: npt.NDArray[np.int64]) -> "PerturbedCells":
+        """These cells with the genes of some tokens alone."""
+        counts = self.counts.copy()
+        counts.data[~np.isin(self.match.cell_token[counts.indices], tokens)] = 0
+        counts.eliminate_zeros()
+        if (np.diff(counts.indptr) == 0).any():
+            raise InputError("a cell expresses none of the genes that both species share; leave it out")
+        return replace(self, counts=counts)
 
     def expressed(self, min_cells: int = 1) -> npt.NDArray[np.int64]:
         """Columns that at least `min_cells` cells express and the model knows."""
-        return np.flatnonzero(np.bincount(self.counts.indices, minlength=self.counts.shape[1]) >= max(min_cells, 1))
+        counts = self.judged_by
+        return np.flatnonzero(np.bincount(counts.indices, minlength=counts.shape[1]) >= max(min_cells, 1))
 
 
 def take_cells(
@@ -113,7 +140,7 @@ def take_cells(
     if not len(rows):
         raise InputError(f"{opened.name}: no cell chosen out of {opened.n_cells}")
     if max_cells is not None:
-        if max_cells < 1 or len(rows) < max_cells:
+        if not 1 <= max_cells <= len(rows):
             raise InputError(f"{opened.name}: {max_cells} cells asked for, but there are {len(rows)}; ask for fewer")
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
     match = match_genes(opened.var, table, species=species, gene_species=gene_species)
@@ -206,12 +233,14 @@ def _token_of(name: str, cells: PerturbedCells) -> int:
     raise InputError(f"gene {name!r} is unknown to the model's gene table; use a symbol or Ensembl id that it has")
 
 
-def measured_genes(names: Iterable[str], cells: PerturbedCells) -> tuple[list[str], list[str]]:
-    """Split names into those that some chosen cell expresses, and those absent, in their order."""
+def measured_genes(
+    names: Iterable[str], cells: PerturbedCells, *, must_be_expressed: bool = True
+) -> tuple[list[str], list[str]]:
+    """Split names into those measured (and expressed by some chosen cell), and those absent, in their order."""
     here, absent = [], []
     for name in dict.fromkeys(map(str, names)):
         try:
-            columns_of_genes([name], cells)
+            columns_of_genes([name], cells, must_be_expressed=must_be_expressed)
         except InputError:
             absent.append(name)
         else:

@@ -49,11 +49,8 @@ def make_cells(n=12, seed=0, prefix="GENE", rate=1.2):
     counts = rng.poisson(rng.gamma(2.0, rate, GENES), (n, GENES))
     counts[:, 0] += 1
     obs = pd.DataFrame({"kind": np.where(np.arange(n) % 2, "odd", "even")}, index=[f"cell{i}" for i in range(n)])
-    return anndata.AnnData(
-        sparse.csr_matrix(counts.astype(np.float32)),
-        obs=obs,
-        var=pd.DataFrame(index=[f"{prefix}{i}" for i in range(GENES)]),
-    )
+    var = pd.DataFrame(index=[f"{prefix}{i}" for i in range(GENES)])
+    return anndata.AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
 
 
 @pytest.fixture(scope="module")
