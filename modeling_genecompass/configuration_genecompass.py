@@ -11,6 +11,7 @@ AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_genecompass.GeneCompassForSequenceClassification",
     "AutoModelForTokenClassification": "modeling_genecompass.GeneCompassForTokenClassification",
 }
+CLASSIFIER_POOLINGS = ("species", "mean")
 PUBLISHED_PRIORS = ("promoter", "co_expression", "gene_family", "grn")
 
 
@@ -49,6 +50,8 @@ class GeneCompassConfig(PreTrainedConfig):
         Epsilon of the encoder's LayerNorms and of the one that follows the fusion of id, value and priors.
     classifier_dropout
         Dropout before the classification heads; `hidden_dropout` where None.
+    classifier_pooling
+        What the cell classifier reads: ``"species"``, the species slot, as published; or ``"mean"`` over the genes.
     folded_rows
         Set by ``fold_prior_knowledge()``: rows of the folded gene table. Such a model refuses to train.
     **kwargs
@@ -91,6 +94,7 @@ class GeneCompassConfig(PreTrainedConfig):
         layer_norm_eps: float = 1e-12,
         fusion_layer_norm_eps: float = 1e-5,
         classifier_dropout: float | None = None,
+        classifier_pooling: str = "species",
         folded_rows: int | None = None,
         pad_token_id: int = 0,
         mask_token_id: int = 1,
@@ -117,12 +121,15 @@ class GeneCompassConfig(PreTrainedConfig):
         self.layer_norm_eps = layer_norm_eps
         self.fusion_layer_norm_eps = fusion_layer_norm_eps
         self.classifier_dropout = classifier_dropout
+        self.classifier_pooling = classifier_pooling
         self.folded_rows = folded_rows
         self.mask_token_id = mask_token_id
         if hidden_size % num_attention_heads:
             raise ValueError(
                 f"hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}"
             )
+        if classifier_pooling not in CLASSIFIER_POOLINGS:
+            raise ValueError(f"classifier_pooling {classifier_pooling!r}: choose {' or '.join(CLASSIFIER_POOLINGS)}")
         if not self.species:
             raise ValueError("species is empty: name at least one")
         kwargs |= {"pad_token_id": pad_token_id, "tie_word_embeddings": tie_word_embeddings}

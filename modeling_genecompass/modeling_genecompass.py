@@ -166,6 +166,21 @@ def _gene_slots(hidden_states: torch.Tensor, cell_lengths: torch.Tensor | None) 
     return hidden_states[:, packed.gene_slots], hidden_states[0, packed.species_slots]
 
 
+def _mean_over_genes(
+    genes: torch.Tensor, attention_mask: torch.Tensor | None, cell_lengths: torch.Tensor | None
+) -> torch.Tensor:
+    """Mean state of each cell's genes, (cells, H); 0 for a cell without genes."""
+    if cell_lengths is not None:
+        cell_lengths = cell_lengths.to(genes.device)
+        cell_of_gene = PackedCells(cell_lengths, genes.shape[1], longest=0).cell_of_gene
+        sums = genes.new_zeros(len(cell_lengths), genes.shape[2]).index_add(0, cell_of_gene, genes[0])
+        return sums / cell_lengths.clamp(min=1).unsqueeze(1)
+    if attention_mask is None:
+        return genes.mean(1)
+    mask = attention_mask.unsqueeze(-1).to(genes.dtype)
+    return (genes * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
 class GeneCompassHeadTransform(nn.Module):
     """Dense, activation, LayerNorm: what stands before both decoders of the masked-gene model."""
 
@@ -304,7 +319,9 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
 
 
 class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):
-    """Classify cells (one label, several labels) or predict numbers of them, from the species slot.
+    """Classify cells (one label, several labels) or predict numbers of them.
+
+    The species slot speaks for the cell, or with ``config.classifier_pooling = "mean"`` the mean over its genes.
 
     Examples
     --------
@@ -362,8 +379,10 @@ class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        _, species_slots = _gene_slots(outputs.last_hidden_state, cell_lengths)
-        logits = self.classifier(self.dropout(torch.tanh(self.pooler(species_slots))))
+        genes, cells = _gene_slots(outputs.last_hidden_state, cell_lengths)
+        if self.config.classifier_pooling == "mean":
+            cells = _mean_over_genes(genes, attention_mask, cell_lengths)
+        logits = self.classifier(self.dropout(torch.tanh(self.pooler(cells))))
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
