@@ -1,13 +1,16 @@
 """Load a checkpoint, a fine-tuned checkpoint or an adapter, ready to use."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from ..tokenization.errors import InputError
 from ..tokenization.files import sha256_of
@@ -135,8 +138,9 @@ def gene_table_of(processor: Any) -> GeneTable:
     """The processor's gene table, as every reader of cells takes it."""
     import pandas as pd
 
-    columns = processor.gene_table
-    return columns if isinstance(columns, GeneTable) else GeneTable(pd.DataFrame(dict(columns)))
+    frame = pd.DataFrame(processor.gene_table)
+    frame["median"] = pd.to_numeric(frame["median"], errors="coerce")
+    return GeneTable(frame)
 
 
 def load_adapter(
@@ -163,9 +167,10 @@ def load_adapter(
     labels = (
         {"num_labels": len(recorded.labels), "id2label": dict(enumerate(recorded.labels))} if recorded.labels else {}
     )
-    model = _auto_class(head).from_pretrained(
-        base_folder, dtype=dtype or "auto", attn_implementation=attn_implementation, **labels
-    )
+    with _quiet():
+        model = _auto_class(head).from_pretrained(
+            base_folder, dtype=dtype or "auto", attn_implementation=attn_implementation, **labels, **_pooling(recorded)
+        )
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError) as error:
@@ -236,7 +241,28 @@ def _load_model(folder: Path, head: str | None, **options: Any) -> PreTrainedMod
             )
         )
     dtype = options.pop("dtype") or "auto"
-    return _auto_class(head).from_pretrained(folder, dtype=dtype, **options)
+    with _quiet():
+        return _auto_class(head).from_pretrained(folder, dtype=dtype, **options)
+
+
+def _pooling(recorded: Finetuning) -> dict[str, str]:
+    """How the adapter's head reads a cell; a base checkpoint cannot know."""
+    pooling = (recorded.record.get("options") or {}).get("pooling")
+    return {"classifier_pooling": pooling} if pooling else {}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting heads that are left out, or put on later, as if that were a fault."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _auto_class(head: str | None) -> Any:

@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers.utils import logging as transformers_logging
 
 from ..eval.metrics import accuracy, auroc, expected_calibration_error, fit_temperature, macro_f1
 from ..tokenization.errors import InputError
 from .finetune_data import CellRows, GeneRows, Labels, balanced_weights, collate, split_validation
 from .finetune_frozen import train_head
-from .finetune_methods import count_parameters, default_learning_rate, prepare, seed_everything
+from .finetune_methods import count_parameters, default_learning_rate, prepare, quiet_transformers, seed_everything
 from .finetune_trainer import Score, train_with_trainer
 
 
@@ -29,6 +28,9 @@ class FinetuneOptions:
     method
         ``"lora"``, ``"dora"``, ``"ia3"``, ``"bitfit"``, ``"frozen"`` (the head alone), ``"full"``, or ``"scratch"``
         (the same network from random weights, for comparison).
+    pooling
+        What the cell classifier reads: ``"mean"`` over the genes, or ``"species"``, the species slot, as published.
+        No pre-training loss reaches the species slot, so with few labelled cells the mean is the better start.
     r
         Rank of LoRA and DoRA.
     learning_rate
@@ -59,6 +61,7 @@ class FinetuneOptions:
     """
 
     method: str = "lora"
+    pooling: str = "mean"
     r: int = 8
     learning_rate: float | None = None
     epochs: float = 10
@@ -135,7 +138,7 @@ def fit_cells(
     )
     classes = len(labels.names)
     seed_everything(settings.seed)
-    model = _load(base, "AutoModelForSequenceClassification", labels.names)
+    model = _load(base, "AutoModelForSequenceClassification", labels.names, settings.pooling)
     result = _fit(
         model,
         CellRows(tokenized, train, labels.codes[train]),
@@ -295,7 +298,7 @@ def _validation_scores(logits: npt.NDArray[Any], codes: npt.NDArray[Any], temper
     }
 
 
-def _load(base: str | os.PathLike[str], auto: str, names: list[str]) -> Any:
+def _load(base: str | os.PathLike[str], auto: str, names: list[str], pooling: str = "species") -> Any:
     from .. import modeling_genecompass as modeling
 
     heads = {
@@ -303,16 +306,13 @@ def _load(base: str | os.PathLike[str], auto: str, names: list[str]) -> Any:
         "AutoModelForTokenClassification": modeling.GeneCompassForTokenClassification,
     }
     # a pre-trained checkpoint has no classification head: that it is new is the point, not a warning
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
+    with quiet_transformers():
         return heads[auto].from_pretrained(
             base,
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: index for index, name in enumerate(names)},
+            classifier_pooling=pooling,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
         )
-    finally:
-        transformers_logging.set_verbosity(verbosity)

@@ -1,10 +1,13 @@
 """What is trained and what stays: full, frozen, LoRA, DoRA, IA3, biases only, or the same network from scratch."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from ..tokenization.errors import InputError
 from .adapters import add_adapter
@@ -123,3 +126,17 @@ def seed_everything(seed: int) -> None:
 
     set_seed(seed)
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from reporting a new head, and from drawing bars over files of a few megabytes."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

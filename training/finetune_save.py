@@ -1,27 +1,16 @@
 """Write what fine-tuning made: an adapter of a few megabytes or a whole checkpoint, labels and record beside it."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
+from ..tokenization import GeneCompassProcessor
 from ..tokenization.errors import InputError
 from ..tokenization.files import atomic_path, sha256_of, write_json
 from ..tokenization.manifest import write_manifest
-from .finetune_methods import ADAPTERS
+from .finetune_methods import ADAPTERS, quiet_transformers
 
 FINETUNING_FILE = "finetuning.json"
-# files of a checkpoint that turn counts into tokens; the portable code is written with the model
-_PROCESSOR_FILES = (
-    "genes.tsv.gz",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "feature_extraction_genecompass.py",
-    "processing_genecompass.py",
-)
 
 
 def check_output(output: str | os.PathLike[str] | None) -> None:
@@ -73,14 +62,12 @@ def save_finetuned(
         "base_sha256": sha256_of(weights) if weights.exists() else None,
         "merged": merge and method in ADAPTERS,
     }
-    with atomic_path(output) as folder:
+    with quiet_transformers(), atomic_path(output) as folder:
         folder.mkdir()
         if whole:
             plain = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
             plain.save_pretrained(folder)
-            for name in _PROCESSOR_FILES:
-                if (base / name).exists():
-                    shutil.copyfile(base / name, folder / name)
+            GeneCompassProcessor.from_pretrained(base).save_pretrained(folder)
         else:
             _save_adapter(model, folder, base, base_name)
         write_json(folder / FINETUNING_FILE, content)
