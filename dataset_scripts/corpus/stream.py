@@ -74,10 +74,11 @@ class CorpusStream(IterableDataset[Any]):
         self._pool_blocks = pool_blocks
         self._probabilities = None if species_probabilities is None else dict(species_probabilities)
         self._start: list[Segment] = []
-        self._now: list[Segment] = []
+        self._given: list[Segment] = []
+        self._used: list[Segment] | None = None
         self._start_ranks: dict[str, Any] = {}
         self._next_worker = 0
-        self._consumed_worker: int | None = None
+        self._last_worker: int | None = None
 
     @property
     def in_batches(self) -> bool:
@@ -93,7 +94,7 @@ class CorpusStream(IterableDataset[Any]):
         mine = self.rank * workers + number
         before = self._segments_before(readers)
         segment = before.pop() if before and before[-1].readers == readers else Segment(readers)
-        self._now = [*before, Segment(readers, dict(segment.done))]
+        self._given = [*before, Segment(readers, dict(segment.done))]
         pools = self._pools()
         left = pools_left(len(pools), before)[mine::readers]
         finished, skip = segment.done.get(mine, (0, 0))
@@ -129,7 +130,7 @@ class CorpusStream(IterableDataset[Any]):
             order = np.random.default_rng([self.seed, self.epoch, entry.pool]).permutation(order)
         order = order[pool.lengths[order] > 0]  # a cell without any known gene says nothing to a model
         units = self._batches(pool, order, entry.pool) if self.in_batches else order
-        segment = self._now[-1]
+        segment = self._given[-1]
         for done in range(entry.skip, len(units)):
             last = done + 1 == len(units)
             segment.done[mine] = (turn + 1, 0) if last else (turn, done + 1)
@@ -138,7 +139,7 @@ class CorpusStream(IterableDataset[Any]):
                 continue
             position = {
                 "epoch": self.epoch,
-                "segment": len(self._now) - 1,
+                "segment": len(self._given) - 1,
                 "readers": segment.readers,
                 "reader": mine,
                 "pools": segment.done[mine][0],
@@ -158,8 +159,8 @@ class CorpusStream(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the given pass; forgets a restored position of another epoch."""
         if epoch != self.epoch:
-            self.epoch, self._start, self._now, self._start_ranks = epoch, [], [], {}
-            self._next_worker, self._consumed_worker = 0, None
+            self.epoch, self._start, self._given, self._used, self._start_ranks = epoch, [], [], None, {}
+            self._next_worker, self._last_worker = 0, None
 
     def consumed(self, stream_position: Mapping[str, Any]) -> None:
         """Note that a batch was used. Call it in the main process, batch by batch, when workers read ahead.
@@ -172,16 +173,19 @@ class CorpusStream(IterableDataset[Any]):
         position = {key: int(value) for key, value in stream_position.items()}
         if position["epoch"] != self.epoch:
             self.set_epoch(position["epoch"])
-        if self._consumed_worker is None:
-            self._now = [Segment(segment.readers, dict(segment.done)) for segment in self._start]
-        while len(self._now) <= position["segment"]:
-            self._now.append(Segment(position["readers"]))
-        self._now[position["segment"]].done[position["reader"]] = (position["pools"], position["units"])
+        if self._used is None:
+            self._used = [Segment(segment.readers, dict(segment.done)) for segment in self._start]
+        while len(self._used) <= position["segment"]:
+            self._used.append(Segment(position["readers"]))
+        self._used[position["segment"]].done[position["reader"]] = (position["pools"], position["units"])
         workers = position["readers"] // self.world_size
-        self._consumed_worker = (position["reader"] % workers + 1) % workers
+        self._last_worker = position["reader"] % workers
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, as plain values fit for JSON. Every rank has its own (see `merge_states`)."""
+        stands = self._given if self._used is None else self._used
+        workers = (stands or self._start or [Segment(self.world_size)])[-1].readers // self.world_size
+        following = {} if self._last_worker is None else {str(self.rank): (self._last_worker + 1) % max(workers, 1)}
         return {
             "format": STATE_FORMAT,
             "stream": self._identity(),
@@ -189,8 +193,8 @@ class CorpusStream(IterableDataset[Any]):
             "rank": self.rank,
             "ranks": [self.rank],
             "world_size": self.world_size,
-            "segments": segments_to_json(self._now or self._start),
-            "next_worker": {} if self._consumed_worker is None else {str(self.rank): self._consumed_worker},
+            "segments": segments_to_json(stands or self._start),
+            "next_worker": following,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -208,10 +212,9 @@ class CorpusStream(IterableDataset[Any]):
             raise InputError("the saved position is of a stream with another corpus, selection, seed or batch size")
         self.epoch = int(state["epoch"])
         self._start = segments_from_json(state["segments"])
-        self._now = []
+        self._given, self._used, self._last_worker = [], None, None
         self._start_ranks = {"ranks": list(state["ranks"]), "world_size": state["world_size"]} if self._start else {}
         self._next_worker = int(state["next_worker"].get(str(self.rank), 0))
-        self._consumed_worker = None
 
     def _identity(self) -> str:
         return digest(
