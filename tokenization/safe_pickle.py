@@ -11,7 +11,7 @@ from .errors import InputError
 
 
 def read_plain_pickle(path: str | os.PathLike[str]) -> Any:
-    """Load a pickle of plain containers, texts, numbers and NumPy scalars; refuse everything else.
+    """Load a pickle of plain containers, texts, numbers, NumPy numbers and arrays of them; refuse everything else.
 
     Nothing that the file names is imported or called: a class or function outside of the few listed here ends the
     reading. Whoever opens a dictionary found on the internet gets a dictionary or an error.
@@ -23,7 +23,7 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    dict, list, tuple, set, str, bytes, number, bool or None
+    dict, list, tuple, set, str, bytes, number, array, bool or None
 
     Raises
     ------
@@ -66,8 +66,42 @@ def _numpy_dtype(name: Any, *_: Any) -> np.dtype:
     return dtype
 
 
+class _PlainArray(np.ndarray):
+    """An array whose state is checked to hold numbers before NumPy sees it."""
+
+    def __setstate__(self, state: Any) -> None:
+        if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], np.dtype)):
+            raise _ForbiddenError("a NumPy array in an unknown form")
+        if state[2].kind not in "biuf" or not isinstance(state[4], bytes):
+            raise _ForbiddenError("a NumPy array of something else than numbers")
+        super().__setstate__(state)
+
+
+def _numpy_array(*_: Any) -> np.ndarray:
+    return np.ndarray.__new__(_PlainArray, (0,), "b")
+
+
+def _array_of_bytes(raw: Any, dtype: np.dtype, shape: Any, order: Any) -> np.ndarray:
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf" or not isinstance(raw, bytes | bytearray):
+        raise _ForbiddenError("a NumPy array of something else than numbers")
+    return np.frombuffer(raw, dtype=dtype).reshape(shape, order=order)
+
+
+def _latin1(text: Any, encoding: Any) -> bytes:
+    # how bytes are written by pickle protocols 0 to 2
+    if not isinstance(text, str) or encoding != "latin1":
+        raise _ForbiddenError("_codecs.encode")
+    return text.encode("latin1")
+
+
 # everything that a plain pickle may name, each replaced by something that makes plain data
 _ADMITTED: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _latin1,
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy.core.multiarray", "_reconstruct"): _numpy_array,
+    ("numpy._core.multiarray", "_reconstruct"): _numpy_array,
+    ("numpy.core.numeric", "_frombuffer"): _array_of_bytes,
+    ("numpy._core.numeric", "_frombuffer"): _array_of_bytes,
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "dtype"): _numpy_dtype,
     ("numpy.core.multiarray", "scalar"): _numpy_scalar,

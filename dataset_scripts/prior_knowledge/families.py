@@ -15,9 +15,9 @@ from .gene2vec import Gene2VecSettings, Pairs, vectors_of_all_species
 from .gene_names import match_names
 from .tables import Missing, PriorTable, assemble, source_record, versions_of
 
-# a gene of a family of any size is read with about this many relatives an epoch, so that a family's share of the
-# sentences grows with its size and not with the square of it
-RELATIVES_PER_GENE = 20
+# a gene is read with this many relatives of each of its families an epoch, whatever their size: a family's share of
+# the sentences grows with its size and not with the square of it, and its small families say as much as its large ones
+RELATIVES_PER_GENE = 10
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,10 @@ def all_families(
                 members[species], origin[species] = borrowed, f"homologs of {donor}"
 
     summary = {}
-    for species, listed in members.items():
-        size = listed.groupby("family")["token"].transform("size")
-        members[species] = listed = listed[size >= minimum].reset_index(drop=True)
+    for species, everyone in members.items():
+        size = everyone.groupby("family")["token"].transform("size")
+        listed = everyone[size >= minimum].reset_index(drop=True)
+        members[species] = listed
         sizes = listed.groupby("family").size()
         if sizes.empty:
             raise InputError(f"gene families: no {species} family has {minimum} or more genes of this vocabulary")
@@ -167,14 +168,14 @@ def all_families(
 def family_pairs(members: pd.DataFrame, relatives_per_gene: int = RELATIVES_PER_GENE) -> Pairs:
     """All pairs within families, large families weighted down.
 
-    A pair in a family of n genes weighs ``min(1, relatives_per_gene / (n - 1))``: each gene is read with at most
+    A pair in a family of n genes weighs ``relatives_per_gene / (n - 1)``: each gene is read with
     `relatives_per_gene` relatives per family and epoch. The weights of a pair that shares several families add up.
 
     Examples
     --------
     >>> pairs = family_pairs(pd.DataFrame({"token": [2, 3, 4], "family": ["a", "a", "a"]}))
     >>> len(pairs), pairs.weight.tolist()
-    (3, [1.0, 1.0, 1.0])
+    (3, [5.0, 5.0, 5.0])
     """
     left, right, weight = [], [], []
     for _, tokens in members.groupby("family")["token"]:
@@ -182,7 +183,7 @@ def family_pairs(members: pd.DataFrame, relatives_per_gene: int = RELATIVES_PER_
         first, second = np.triu_indices(len(genes), k=1)
         left.append(genes[first])
         right.append(genes[second])
-        weight.append(np.full(len(first), min(1.0, relatives_per_gene / max(1, len(genes) - 1))))
+        weight.append(np.full(len(first), relatives_per_gene / max(1, len(genes) - 1)))
     pooled = pd.DataFrame(
         {"left": np.concatenate(left), "right": np.concatenate(right), "weight": np.concatenate(weight)}
     )

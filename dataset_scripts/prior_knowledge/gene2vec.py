@@ -15,6 +15,7 @@ from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 
 _SENTENCES_A_CHUNK = 100_000
+_READS_PER_GENE = 300
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Gene2VecSettings:
     width
         Numbers per gene.
     epochs
-        Passes over the pairs. Each draws its own sample and order.
+        Passes over the pairs. Each draws its own sample and order. By default as many, from 5 to 100, as it takes
+        to read about 300 pairs per gene: sparse networks need more passes than dense ones.
     negative
         Noise genes per pair.
     alpha, min_alpha
@@ -43,7 +45,7 @@ class Gene2VecSettings:
     """
 
     width: int = 768
-    epochs: int = 10
+    epochs: int | None = None
     negative: int = 5
     alpha: float = 0.025
     min_alpha: float = 0.0001
@@ -56,8 +58,9 @@ class Gene2VecSettings:
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "negative", "walk_length", "walks_per_gene", "window"):
-            if getattr(self, name) < 1:
-                raise InputError(f"gene2vec: {name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"gene2vec: {name} must be at least 1, not {value}")
         if self.sentences not in ("pairs", "walks"):
             raise InputError(f"gene2vec: sentences={self.sentences!r} is not known; choose pairs or walks")
         if self.vectors not in ("input", "sum"):
@@ -159,8 +162,9 @@ def train_gene2vec(
         hashfxn=_fixed_hash,
     )
     model.build_vocab_from_freq(reader.frequencies(), corpus_count=1)
-    rates = np.linspace(settings.alpha, settings.min_alpha, settings.epochs + 1)
-    for epoch in range(settings.epochs):
+    epochs = settings.epochs or _enough_epochs(pairs, len(genes))
+    rates = np.linspace(settings.alpha, settings.min_alpha, epochs + 1)
+    for epoch in range(epochs):
         sentences = reader.epoch(epoch)
         if not len(sentences):
             continue
@@ -177,6 +181,10 @@ def train_gene2vec(
     if settings.vectors == "sum":
         vectors = vectors + model.syn1neg[places]
     return genes, vectors.astype(np.float32)
+
+
+def _enough_epochs(pairs: Pairs, n_genes: int) -> int:
+    return int(np.clip(np.ceil(_READS_PER_GENE * n_genes / pairs.weight.sum()), 5, 100))
 
 
 def _fixed_hash(word: str) -> int:

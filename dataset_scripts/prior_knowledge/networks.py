@@ -82,7 +82,7 @@ def read_network(source: NetworkSource, table: GeneTable) -> tuple[pd.DataFrame,
         if weight.isna().any():
             row = int(np.flatnonzero(weight.isna())[0]) + 1
             raise InputError(f"{source.path}: {columns['weight']!r} of edge {row} is not a number")
-    sign = _signs(raw[columns["sign"]]) if "sign" in columns else np.sign(weight).astype(int).where(weight < 0, 0)
+    sign = _signs(raw[columns["sign"]]) if "sign" in columns else -(weight < 0).astype(int)
 
     names = pd.concat([raw[columns["tf"]], raw[columns["target"]]])
     matched = match_names(names, table, source.species, ignore_case=source.ignore_case, where=str(source.path))

@@ -293,6 +293,6 @@ def check_rows(prior: PriorTable, table: GeneTable) -> None:
 
 def known_rows(matrix: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """True for tokens whose row is not zero, special tokens excepted. Shape (vocab,)."""
-    known = np.asarray(matrix).any(axis=1)
+    known: npt.NDArray[np.bool_] = np.any(matrix != 0, axis=1)
     known[: len(SPECIAL_TOKENS)] = False
     return known
