@@ -1,12 +1,14 @@
 """What all GeneCompass models share: loading, prior knowledge, folding."""
 
+import shutil
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
-from .configuration_genecompass import GeneCompassConfig
+from .configuration_genecompass import CUSTOM_PIPELINES, GeneCompassConfig
 from .embeddings_genecompass import GeneCompassEmbeddings
 from .encoder_genecompass import GeneCompassAttention, GeneCompassLayer
 
@@ -52,6 +54,19 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
                 "from the weights; attach it, or set `priors` in config.json to the tables that are there"
             )
         return (model, info) if want_info else model
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save as `transformers.PreTrainedModel.save_pretrained` does, and the pipelines' code beside the weights."""
+        code = Path(__file__).with_name("pipelines_genecompass.py")
+        self.config.custom_pipelines = {
+            task: {"impl": f"{code.stem}.{name}", "pt": [auto]}
+            for task, (name, auto) in CUSTOM_PIPELINES.items()
+            if code.is_file()
+        }
+        if code.is_file() and kwargs.get("is_main_process", True):
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(code, Path(save_directory) / code.name)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

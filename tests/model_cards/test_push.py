@@ -26,6 +26,9 @@ base = AutoModelForSequenceClassification.from_pretrained(
 adapted = PeftModel.from_pretrained(base, "someone/adapter", revision="v1").eval()
 with torch.inference_mode():
     print("ADAPTER", [round(x, 5) for x in adapted(**batch).logits[0].tolist()])
+from transformers import pipeline
+embed = pipeline("cell-embedding", model="someone/tiny", revision="v1", trust_remote_code=True)
+print("PIPELINE", embed([[7, 3, 1]], genes=["GENE1", "GENE2", "GENE3"], species="human").shape)
 cells = load_dataset("someone/cells", "mouse", split="train", revision="v1", streaming=True)
 print("CORPUS", [cell["cell_id"] for cell in cells])
 """
@@ -48,6 +51,7 @@ def test_published_folders_serve_somebody_without_the_package(hub, client, check
 
     out = client(OUTSIDER, package=False)
     assert "MODEL GeneCompassForMaskedGeneModeling torch.Size([1, 3" in out
+    assert "PIPELINE (1, 96)" in out
     assert "CORPUS ['mouse-0', 'mouse-1', 'mouse-2', 'mouse-3', 'mouse-4', 'mouse-5']" in out
     logits = json.loads(out.split("ADAPTER ")[1].splitlines()[0])
     assert logits == pytest.approx(_logits_here(checkpoint, adapter), abs=1e-4)
