@@ -24,6 +24,7 @@ SYMBOL_COLUMNS = (
     "gene_short_name",
     "Gene",
     "name",
+    "var_names",
 )
 _LARGEST_WRONG_SHARE = 0.5
 

@@ -70,6 +70,23 @@ def _open_path(path: Path, options: dict[str, Any]) -> CellSource:
         from .annotated import open_anndata_file
 
         return open_anndata_file(path, **options)
+    if name.endswith((".h5", ".hdf5")):
+        from .tenx import open_tenx_h5
+
+        return open_tenx_h5(path, **options)
+    if name.endswith(".loom"):
+        from .loom import open_loom
+
+        return open_loom(path, **options)
+    if path.is_dir():
+        from .tenx import is_tenx_folder, open_tenx_folder
+
+        if is_tenx_folder(path):
+            return open_tenx_folder(path, **options)
+    if path.is_file() and name.removesuffix(".gz").endswith((".csv", ".tsv", ".txt", ".tab")):
+        from .text import open_text
+
+        return open_text(path, **options)
     raise InputError(
         f"{path}: unknown kind of file; known are .h5ad, .zarr, 10x .h5 and mtx folders, .loom, .csv, .tsv"
     )

@@ -11,7 +11,7 @@ from ..errors import InputError
 from .counts import reason_against
 from .memory import MemoryRows, SlicedRows
 from .on_disk import rows_of
-from .source import CellSource, Rows
+from .source import CellSource, Rows, readable
 
 # layers that are called after raw counts, best first
 COUNT_LAYERS = ("counts", "raw_counts", "count", "umi_counts", "umi", "raw", "spliced")
@@ -94,17 +94,17 @@ def _choose(
     if not ordered:
         raise InputError(f"{name}: X is empty; name the layer of raw counts: {', '.join(c[0] for c in candidates)}")
     for candidate in ordered:
-        if _begins_with_counts(candidate, allow_fractional):
+        if _begins_with_counts(candidate, name, allow_fractional):
             return open_one(candidate)
     # nothing fits: open the last, X where there is one; its first block says what is wrong with it
     return open_one(ordered[-1])
 
 
-def _begins_with_counts(candidate: Candidate, allow_fractional: bool) -> bool:
+def _begins_with_counts(candidate: Candidate, name: str, allow_fractional: bool) -> bool:
     rows = candidate[1]()
     n = rows.shape[0]
     for start in sorted({0, n // 2, max(0, n - _LOOK)}):
-        for _, block in rows.blocks(start, min(n, start + _LOOK), _LOOK):
+        for _, block in readable(rows.blocks(start, min(n, start + _LOOK), _LOOK), name):
             if reason_against(block, allow_fractional=allow_fractional) is not None:
                 return False
     return True

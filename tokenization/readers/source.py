@@ -93,7 +93,7 @@ class CellSource:
         """
         stop = self.n_cells if stop is None else min(stop, self.n_cells)
         names = self._all_genes()
-        for first, block in _readable(self._rows.blocks(start, stop, self.block_rows), self.name):
+        for first, block in readable(self._rows.blocks(start, stop, self.block_rows), self.name):
             check_counts(
                 block,
                 where=f"{self.name} ({self.counts_from})",
@@ -112,7 +112,7 @@ class CellSource:
         return self.var.index if self._columns is None else pd.RangeIndex(self._rows.shape[1])
 
 
-def _readable(blocks: Iterator[tuple[int, sparse.csr_matrix]], name: str) -> Iterator[tuple[int, sparse.csr_matrix]]:
+def readable(blocks: Iterator[tuple[int, sparse.csr_matrix]], name: str) -> Iterator[tuple[int, sparse.csr_matrix]]:
     """Turn a storage library's complaint about a damaged file into one line that says so."""
     while True:
         try:
