@@ -148,11 +148,12 @@ def all_families(
             if len(borrowed):
                 members[species], origin[species] = borrowed, f"homologs of {donor}"
 
+    kept: dict[str, pd.DataFrame] = {}
     summary = {}
     for species, everyone in members.items():
         size = everyone.groupby("family")["token"].transform("size")
-        listed = everyone[size >= minimum].reset_index(drop=True)
-        members[species] = listed
+        listed = everyone.loc[size >= minimum].reset_index(drop=True)
+        kept[species] = listed
         sizes = listed.groupby("family").size()
         if sizes.empty:
             raise InputError(f"gene families: no {species} family has {minimum} or more genes of this vocabulary")
@@ -162,7 +163,7 @@ def all_families(
             "genes_in_families": int(listed.token.nunique()),
             "largest": {"family": str(sizes.idxmax()), "genes": int(sizes.max())},
         }
-    return members, records, summary
+    return kept, records, summary
 
 
 def family_pairs(members: pd.DataFrame, relatives_per_gene: int = RELATIVES_PER_GENE) -> Pairs:
@@ -184,10 +185,10 @@ def family_pairs(members: pd.DataFrame, relatives_per_gene: int = RELATIVES_PER_
         left.append(genes[first])
         right.append(genes[second])
         weight.append(np.full(len(first), relatives_per_gene / max(1, len(genes) - 1)))
-    pooled = pd.DataFrame(
+    every = pd.DataFrame(
         {"left": np.concatenate(left), "right": np.concatenate(right), "weight": np.concatenate(weight)}
     )
-    pooled = pooled.groupby(["left", "right"], as_index=False)["weight"].sum()
+    pooled = every.groupby(["left", "right"], as_index=False).agg({"weight": "sum"})
     return Pairs(pooled["left"].to_numpy(), pooled["right"].to_numpy(), pooled["weight"].to_numpy())
 
 

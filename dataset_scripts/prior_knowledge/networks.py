@@ -104,19 +104,19 @@ def read_network(source: NetworkSource, table: GeneTable) -> tuple[pd.DataFrame,
     return edges, report
 
 
-def _read_columns(source: NetworkSource) -> tuple[pd.DataFrame, dict[str, str]]:
+def _read_columns(source: NetworkSource, rows: int | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read the file as text; say which column is what."""
     path = Path(source.path)
     if not path.is_file():
         raise InputError(f"{path}: no such network file")
     separator = "," if ".csv" in path.name else "\t"
     try:
-        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, nrows=rows)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError) as error:
         raise InputError(f"{path}: not a readable edge list ({error})") from error
     if not source.columns and raw.shape[1] >= 3 and str(raw.columns[2]).lower() in _SIGN_WORDS:
         # TRRUST as published has no header: factor, target, mode, PubMed ids
-        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, header=None)
+        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, header=None, nrows=rows)
         raw.columns = ["tf", "target", "mode", *map(str, raw.columns[3:])]
 
     given = source.columns or {}
@@ -133,6 +133,11 @@ def _read_columns(source: NetworkSource) -> tuple[pd.DataFrame, dict[str, str]]:
             "name them: columns tf=..., target=..."
         )
     return raw, columns
+
+
+def has_confidence(path: str | os.PathLike[str]) -> bool:
+    """Whether an edge list has a column of confidence levels."""
+    return "confidence" in _read_columns(NetworkSource(path, ""), rows=5)[1]
 
 
 def _signs(column: pd.Series) -> pd.Series:

@@ -1,7 +1,8 @@
 """Does prior knowledge carry signal? Held-out pairs against matched random ones, per table and species."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,129 +10,17 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-from ...dataset_scripts.prior_knowledge.families import RELATIVES_PER_GENE, family_pairs
 from ...dataset_scripts.prior_knowledge.gene2vec import Gene2VecSettings, Pairs, train_gene2vec
+from ...dataset_scripts.prior_knowledge.networks import NetworkSource, edge_pairs, read_edges
 from ...dataset_scripts.prior_knowledge.tables import PriorTable, known_rows
 from ...tokenization.errors import InputError
+from ...tokenization.gene_table import GeneTable
 from ..metrics.intervals import bootstrap_interval
 from ..metrics.ranking import auprc, auroc
+from .prior_splits import HeldOut, Split, pair_codes
 
 _Ints = npt.NDArray[np.int64]
 _MOST_POSITIVES = 2000
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Pairs to learn from, and pairs to recover that were not among them.
-
-    Parameters
-    ----------
-    train
-        What the vectors are learned from.
-    positives
-        Held-out pairs, both genes of which occur in `train`. Shape (n, 2).
-    known
-        All pairs ever known, in `train` or not: none of them serves as a negative. Shape (m, 2).
-    directed
-        Only the second gene of a pair is exchanged for a random one (factor and target), else either.
-    """
-
-    train: Pairs
-    positives: _Ints
-    known: _Ints
-    directed: bool = False
-
-
-def hold_out_edges(pairs: Pairs, *, fraction: float = 0.1, directed: bool = False, seed: int = 0) -> HeldOut:
-    """Hold out a share of the pairs; those whose genes then occur in no other pair are not asked for.
-
-    Raises
-    ------
-    InputError
-        If nothing can be held out.
-    """
-    order = np.random.default_rng([seed, 11]).permutation(len(pairs))
-    test = np.sort(order[: int(fraction * len(pairs))])
-    train = pairs.select(np.setdiff1d(np.arange(len(pairs)), test))
-    known = np.stack([pairs.left, pairs.right], axis=1)
-    return HeldOut(train, _answerable(known[test], train), known, directed)
-
-
-def hold_out_family_members(members: pd.DataFrame, *, fraction: float = 0.2, seed: int = 0) -> HeldOut:
-    """Hold out members of families of four or more genes, each but for one relative; ask for the other relatives.
-
-    A pair that also shares another family is not asked for, since that family gives it away.
-
-    Parameters
-    ----------
-    members
-        ``token``, ``family``.
-    """
-    rng = np.random.default_rng([seed, 13])
-    kept_parts, shown_pairs, asked = [], [], []
-    for family, tokens in members.groupby("family")["token"]:
-        genes = rng.permutation(tokens.to_numpy(np.int64))
-        hidden = int(fraction * len(genes)) if len(genes) >= 4 else 0
-        out, stay = genes[:hidden], genes[hidden:]
-        kept_parts.append(pd.DataFrame({"token": stay, "family": family}))
-        for gene in out:
-            relatives = rng.permutation(stay)[:6]
-            shown_pairs.append((gene, relatives[0]))
-            asked += [(gene, other) for other in relatives[1:]]
-    if not asked:
-        raise InputError("gene families: no family of four or more genes to hold members out of")
-
-    inside = family_pairs(pd.concat(kept_parts, ignore_index=True))
-    shown = np.sort(np.array(shown_pairs, dtype=np.int64), axis=1)
-    train = Pairs(
-        np.r_[inside.left, shown[:, 0]],
-        np.r_[inside.right, shown[:, 1]],
-        np.r_[inside.weight, np.full(len(shown), float(RELATIVES_PER_GENE))],
-    )
-    everything = family_pairs(members)
-    known = np.stack([everything.left, everything.right], axis=1)
-    trained = np.stack([train.left, train.right], axis=1)
-    positives = np.array(asked, dtype=np.int64)
-    positives = positives[~_among(positives, trained)]
-    return HeldOut(train, _answerable(positives, train), known)
-
-
-def hold_out_datasets(pairs: pd.DataFrame, *, seed: int = 0) -> HeldOut:
-    """Learn from half of the data sets, ask for the co-expressed pairs that only the other half shows.
-
-    Parameters
-    ----------
-    pairs
-        ``dataset``, ``left``, ``right`` of one species.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two data sets.
-    """
-    names = np.sort(pairs["dataset"].unique())
-    if len(names) < 2:
-        raise InputError("co-expression: two or more data sets of a species are needed to hold one out")
-    shown = np.random.default_rng([seed, 17]).permutation(names)[: len(names) // 2]
-    is_shown = pairs["dataset"].isin(shown).to_numpy()
-    both = pairs[["left", "right"]].to_numpy(np.int64)
-    train, test = np.unique(both[is_shown], axis=0), np.unique(both[~is_shown], axis=0)
-    test = test[~_among(test, train)]
-    learned = Pairs(train[:, 0], train[:, 1], np.ones(len(train)))
-    return HeldOut(learned, _answerable(test, learned), np.unique(both, axis=0))
-
-
-def _answerable(positives: _Ints, train: Pairs) -> _Ints:
-    genes = np.unique(np.r_[train.left, train.right])
-    return positives[np.isin(positives, genes).all(axis=1)] if len(positives) else positives.reshape(0, 2)
-
-
-def _codes(pairs: _Ints) -> _Ints:
-    return np.minimum(pairs[:, 0], pairs[:, 1]) * 10_000_000 + np.maximum(pairs[:, 0], pairs[:, 1])
-
-
-def _among(pairs: _Ints, known: _Ints) -> npt.NDArray[np.bool_]:
-    return np.isin(_codes(pairs), _codes(known))
 
 
 def matched_negatives(
@@ -179,7 +68,7 @@ def matched_negatives(
     pairs[swap] = pairs[swap][:, ::-1]
     negatives = np.full_like(pairs, -1)
     waiting = np.arange(len(pairs))
-    known_codes = np.unique(_codes(known))
+    known_codes = np.unique(pair_codes(known))
     for attempt in range(200):
         if not len(waiting):
             break
@@ -187,7 +76,7 @@ def matched_negatives(
         step = rng.integers(-reach, reach + 1, len(waiting))
         drawn = ladder[np.clip(rung[pairs[waiting, 1]] + step, 0, len(ladder) - 1)]
         tried = np.stack([pairs[waiting, 0], drawn], axis=1)
-        good = (drawn != pairs[waiting, 1]) & (drawn != pairs[waiting, 0]) & ~np.isin(_codes(tried), known_codes)
+        good = (drawn != pairs[waiting, 1]) & (drawn != pairs[waiting, 0]) & ~np.isin(pair_codes(tried), known_codes)
         negatives[waiting[good]] = tried[good]
         waiting = waiting[~good]
     found = negatives[:, 0] >= 0
@@ -333,8 +222,27 @@ def _judge(
     return pd.DataFrame(rows)
 
 
+def evidence_over_species(
+    prior: PriorTable, table: GeneTable, files: Sequence[str], *, ignore_case: bool = False, seeds: int = 3
+) -> pd.DataFrame:
+    """`recover_evidence` for ``SPECIES=FILE`` edge lists; columns as from `benchmark_priors`."""
+    parts = []
+    for item in files:
+        species, equals, path = item.partition("=")
+        if not equals:
+            raise InputError(f"evidence {item!r}: write SPECIES=FILE")
+        edges, _ = read_edges([NetworkSource(path, species, ignore_case=ignore_case)], table)
+        for seed in range(seeds):
+            scored = recover_evidence(prior, edge_pairs(edges[species]), seed=seed)
+            scored.insert(0, "prior", f"{prior.name} on {Path(path).name.split('.')[0]}")
+            scored.insert(1, "species", species)
+            scored.insert(2, "seed", seed)
+            parts.append(scored)
+    return pd.concat(parts, ignore_index=True)
+
+
 def benchmark_priors(
-    sources: dict[tuple[str, str], Callable[[int], HeldOut]],
+    sources: dict[tuple[str, str], Split],
     vocab_size: int,
     *,
     settings: Gene2VecSettings | None = None,
