@@ -12,12 +12,6 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_genecompass.GeneCompassForTokenClassification",
 }
 CLASSIFIER_POOLINGS = ("species", "mean")
-# transformers' own word for tasks that a repository brings along; their code travels next to the weights
-CUSTOM_PIPELINES = {
-    "cell-embedding": ("CellEmbeddingPipeline", "AutoModel"),
-    "cell-classification": ("CellClassificationPipeline", "AutoModelForSequenceClassification"),
-    "gene-classification": ("GeneClassificationPipeline", "AutoModelForTokenClassification"),
-}
 PUBLISHED_PRIORS = ("promoter", "co_expression", "gene_family", "grn")
 
 

@@ -33,6 +33,9 @@ class GeneCompassEmbeddings(nn.Module):
         self.prior_names = list(config.priors)
         # scales what the priors say; a training callback may raise it from 0 to 1 as a warm-up
         self.prior_scale = 1.0
+        # Cells share most of their genes. On CPU the projections run once per distinct gene; on a GPU finding the
+        # distinct ones would stall it for longer than it saves.
+        self.share_distinct_genes = True
         if config.folded_rows is None:
             self.word_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
             self.prior_tables = nn.Module()
@@ -92,10 +95,8 @@ class GeneCompassEmbeddings(nn.Module):
     def _gene_part(self, tokens: torch.Tensor, species: torch.Tensor) -> torch.Tensor:
         if self.is_folded:
             return self.folded_genes(self.folded_index[species, tokens])
-        if tokens.device.type != "cpu":
+        if tokens.device.type != "cpu" or not self.share_distinct_genes:
             return self._combine(tokens, species)
-        # Cells share most of their genes. On CPU the projections run once per distinct gene; on a GPU finding the
-        # distinct ones would stall it for longer than it saves.
         distinct, place = torch.unique(species * self.vocab_size + tokens, return_inverse=True)
         parts = self._combine(distinct % self.vocab_size, distinct // self.vocab_size)
         return nn.functional.embedding(place, parts)

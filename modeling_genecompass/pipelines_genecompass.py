@@ -7,6 +7,13 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
+# transformers' own word for tasks that a repository brings along; their code travels next to the weights
+CUSTOM_PIPELINES = {
+    "cell-embedding": ("CellEmbeddingPipeline", "AutoModel"),
+    "cell-classification": ("CellClassificationPipeline", "AutoModelForSequenceClassification"),
+    "gene-classification": ("GeneClassificationPipeline", "AutoModelForTokenClassification"),
+}
+
 
 class GeneCompassPipeline(Pipeline):
     """What the three pipelines share: cells in, in batches of equal work, one result a cell, in the given order.

@@ -1,16 +1,15 @@
 """What all GeneCompass models share: loading, prior knowledge, folding."""
 
-import shutil
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
-from .configuration_genecompass import CUSTOM_PIPELINES, GeneCompassConfig
+from .configuration_genecompass import GeneCompassConfig
 from .embeddings_genecompass import GeneCompassEmbeddings
 from .encoder_genecompass import GeneCompassAttention, GeneCompassLayer
+from .pipelines_genecompass import CUSTOM_PIPELINES, CellEmbeddingPipeline
 
 
 class GeneCompassPreTrainedModel(PreTrainedModel):
@@ -56,16 +55,11 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
         return (model, info) if want_info else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """Save as `transformers.PreTrainedModel.save_pretrained` does, and the pipelines' code beside the weights."""
-        code = Path(__file__).with_name("pipelines_genecompass.py")
+        """Save as `transformers.PreTrainedModel.save_pretrained` does, and name the pipelines that travel along."""
+        file = CellEmbeddingPipeline.__module__.rpartition(".")[2]
         self.config.custom_pipelines = {
-            task: {"impl": f"{code.stem}.{name}", "pt": [auto]}
-            for task, (name, auto) in CUSTOM_PIPELINES.items()
-            if code.is_file()
+            task: {"impl": f"{file}.{name}", "pt": [auto]} for task, (name, auto) in CUSTOM_PIPELINES.items()
         }
-        if code.is_file() and kwargs.get("is_main_process", True):
-            Path(save_directory).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(code, Path(save_directory) / code.name)
         super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()
