@@ -85,6 +85,11 @@ class CoverageReport:
         self.cells += cells
 
     @property
+    def column_totals(self) -> npt.NDArray[np.float64]:
+        """Sum of each column over the cells read so far."""
+        return self._totals
+
+    @property
     def matched(self) -> int:
         """Columns that have a token."""
         return self.by_id + self.by_symbol + self.by_previous + self.by_alias

@@ -176,7 +176,8 @@ class GeneIndex:
         Returns
         -------
         tokens, how
-            As from `look_up`. An old name of a gene that another column has under its own name is ambiguous.
+            As from `look_up`. A name without id is ambiguous where another column has the gene by its id, and an
+            old name where another column has the gene under its own name.
         rescuable : int
             Number of columns that `rescue_ids` finds.
         """
@@ -189,9 +190,13 @@ class GeneIndex:
         lost = retired & ~rescuable if rescue_ids else retired
         tokens[lost], how[lost] = -1, UNKNOWN
         self._undo_unique_names(symbols, tokens, how, retired, species)
-        # whoever made the matrix counted the two names apart, so summing them would be a guess
+        # Whoever made the matrix counted the two names apart, so summing them would be a guess. An antibody against
+        # CD4 beside the gene CD4 is such a case: the gene has an id, the antibody only the name.
+        by_id = np.unique(tokens[how == BY_ID])
         direct = np.unique(tokens[(how == BY_ID) | (how == BY_SYMBOL)])
-        clash = np.isin(how, (BY_PREVIOUS, BY_ALIAS)) & np.isin(tokens, direct)
+        clash = (np.isin(how, (BY_PREVIOUS, BY_ALIAS)) & np.isin(tokens, direct)) | (
+            (how == BY_SYMBOL) & np.isin(tokens, by_id)
+        )
         tokens[clash], how[clash] = -1, AMBIGUOUS
         return tokens, how, int(rescuable.sum())
 
