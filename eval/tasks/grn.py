@@ -5,7 +5,7 @@ that draws at random runs with several seeds. No choice is ever made by the refe
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -124,7 +124,7 @@ def beeline_simulated(
 
 def beeline_cells(
     adata: Any,
-    references: dict[str, str | os.PathLike[str]],
+    references: Mapping[str, str | os.PathLike[str]],
     *,
     species: str,
     model: Any = None,
