@@ -150,6 +150,35 @@ def finetune_genes(
     return _saved(result, output, settings, base, str(model), merge)
 
 
+def read_gene_labels(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read gene labels: columns ``gene`` and ``label``, or one column of genes for each label.
+
+    Raises
+    ------
+    InputError
+        No such file, fewer than two columns, or a gene under two labels.
+
+    Examples
+    --------
+    >>> read_gene_labels("dosage_sensitive_tfs.csv")  # doctest: +SKIP
+    {'ENSG00000008197': 'dosage_sensitive', 'ENSG00000010539': 'dosage_insensitive'}
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of gene labels")
+    frame = pd.read_csv(path, sep=None, engine="python", dtype=str)
+    if {"gene", "label"} <= set(frame.columns):
+        pairs = frame[["gene", "label"]].dropna()
+    elif len(frame.columns) >= 2:
+        pairs = frame.melt(var_name="label", value_name="gene").dropna()
+    else:
+        raise InputError(f"{path}: expected columns gene and label, or one column of genes for each label")
+    pairs = pairs.drop_duplicates()
+    if pairs["gene"].duplicated().any():
+        raise InputError(f"{path}: gene {pairs['gene'][pairs['gene'].duplicated()].iloc[0]!r} has two labels")
+    return dict(zip(pairs["gene"], pairs["label"], strict=True))
+
+
 def gene_label_tokens(
     gene_labels: Mapping[str, str], table: GeneTable, *, species: str, gene_species: str | None = None
 ) -> tuple[npt.NDArray[np.int64], Labels, list[str]]:

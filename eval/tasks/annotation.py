@@ -1,0 +1,278 @@
+"""Cell-type annotation: every method on the same splits, seeds and labelled cells, its cost beside its score.
+
+No method sees a test cell before it is scored: early stopping, calibration and learning rates use cells taken from the
+training set. Macro-F1 is over the labels present in the test set; predictions of other labels count as errors.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from ...inference.checkpoint import load_checkpoint
+from ...inference.encode import encode_cells, predict_logits
+from ...inference.transfer import transfer_labels
+from ...tokenization.errors import InputError
+from ...tokenization.files import write_json
+from ...training.finetune_data import Labels
+from ...training.finetune_fit import FinetuneOptions, fit_cells
+from ..baselines.annotation import BASELINES
+from ..metrics import (
+    accuracy,
+    bootstrap_interval,
+    expected_calibration_error,
+    macro_f1,
+    weighted_f1,
+)
+from .labelled_cells import LabelledCells, pick_per_class
+
+TRAINED = {
+    "GeneCompass from scratch": "scratch",
+    "GeneCompass LoRA": "lora",
+    "GeneCompass full": "full",
+}
+FROZEN = "GeneCompass frozen + logistic regression"
+NEIGHBOURS = "GeneCompass nearest neighbours"
+METHODS = (*BASELINES, FROZEN, NEIGHBOURS, *TRAINED)
+ALL_CELLS = "all"
+
+
+@dataclass(frozen=True)
+class AnnotationSplit:
+    """Training and test cells of one comparison.
+
+    Parameters
+    ----------
+    name
+        For tables; folds of one data set share it.
+    train, test
+        Cells with labels.
+    fold
+        Number of the fold; 0 where there are none.
+    align
+        How nearest neighbours and logistic regression on embeddings treat the two sets: ``"center"`` standardises
+        each by itself, for a training and a test set of different species.
+    """
+
+    name: str
+    train: LabelledCells
+    test: LabelledCells
+    fold: int = 0
+    align: str = "none"
+
+
+@dataclass
+class Budget:
+    """How long the model's rows may train; the same for all of them.
+
+    Parameters
+    ----------
+    max_steps, epochs, batch_size, patience
+        As `FinetuneOptions`.
+    learning_rates
+        Method to peak rate; the method's default where absent.
+    pooling
+        What the cell classifier and the embedding read.
+    """
+
+    max_steps: int | None = 150
+    epochs: float = 30
+    batch_size: int = 16
+    patience: int = 5
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    pooling: str = "mean"
+
+
+def run_annotation(
+    splits: Sequence[AnnotationSplit],
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    methods: Iterable[str] = METHODS,
+    seeds: Sequence[int] = (0, 1, 2),
+    cells_per_class: Sequence[int | None] = (5, 10, 25, None),
+    budget: Budget | None = None,
+    report: Any = None,
+) -> list[dict[str, Any]]:
+    """Run every method on every split, number of labelled cells and seed; finished runs are kept and not repeated.
+
+    Parameters
+    ----------
+    splits
+        Comparisons.
+    model
+        Pre-trained checkpoint.
+    output
+        Folder; each run is written to ``runs/`` as soon as it ends, so a killed benchmark continues.
+    methods
+        Names out of `METHODS`.
+    seeds
+        A seed picks the labelled cells and everything random in training.
+    cells_per_class
+        Labelled cells a class, None for all. Folds beyond the first run with all cells only.
+    budget
+        Training budget.
+    report
+        Called with each finished record.
+
+    Returns
+    -------
+    list of dict
+        One a run: split, fold, method, labelled cells, seed, scores and cost.
+    """
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise InputError(f"unknown method {unknown[0]!r}; choose among: {'; '.join(METHODS)}")
+    budget = budget or Budget()
+    runner = _Runner(Path(model), budget)
+    records = []
+    for split in splits:
+        for k in cells_per_class:
+            if split.fold and k is not None:
+                continue
+            for seed in seeds:
+                for method in methods:
+                    path = _run_file(output, split, method, k, seed, runner.identity)
+                    if path.exists():
+                        record = json.loads(path.read_text(encoding="utf-8"))
+                    else:
+                        record = runner.run(split, method, k, seed)
+                        write_json(path, record)
+                    records.append(record)
+                    if report is not None:
+                        report(record)
+    return records
+
+
+def _run_file(
+    output: str | os.PathLike[str], split: AnnotationSplit, method: str, k: int | None, seed: int, identity: str
+) -> Path:
+    # baselines do not depend on the checkpoint, so their runs serve every checkpoint
+    who = "baseline" if method in BASELINES else identity
+    key = f"{split.name}|{split.fold}|{method}|{k or ALL_CELLS}|{seed}|{who}|{len(split.train)}|{len(split.test)}"
+    return Path(output) / "runs" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
+class _Runner:
+    """A checkpoint under test, with embeddings computed once a data set."""
+
+    def __init__(self, model: Path, budget: Budget) -> None:
+        self.model, self.budget = model, budget
+        self.identity = f"{model}|{budget}"
+        self._network: Any = None
+        self._embeddings: dict[int, tuple[Any, npt.NDArray[np.float32], float]] = {}
+
+    def run(self, split: AnnotationSplit, method: str, k: int | None, seed: int) -> dict[str, Any]:
+        """Train on the labelled cells, predict the test cells, score."""
+        picked = pick_per_class(split.train.labels, k, seed)
+        begin = time.perf_counter()
+        cost: dict[str, Any]
+        if method in BASELINES:
+            train = split.train
+            found = BASELINES[method](train.counts[picked], train.labels[picked], split.test.counts, seed)
+            labels, scores, cost = found.labels, found.scores, {"trainable_parameters": found.parameters}
+        elif method in TRAINED:
+            labels, scores, cost = self._finetuned(split, picked, TRAINED[method], seed)
+        else:
+            labels, scores, cost = self._embedded(split, picked, method)
+        cost.setdefault("seconds", round(time.perf_counter() - begin, 3))
+        truth = split.test.labels
+        interval = bootstrap_interval(macro_f1, truth, labels, groups=split.test.groups, resamples=200, seed=seed)
+        return {
+            "split": split.name,
+            "fold": split.fold,
+            "method": method,
+            "ours": method not in BASELINES,
+            "cells_per_class": k or ALL_CELLS,
+            "seed": seed,
+            "training_cells": len(picked),
+            "test_cells": len(truth),
+            "macro_f1": interval.value,
+            "macro_f1_low": interval.low,
+            "macro_f1_high": interval.high,
+            "accuracy": accuracy(truth, labels),
+            "weighted_f1": weighted_f1(truth, labels),
+            "calibration_error": expected_calibration_error(truth, labels, np.clip(scores, 0, 1)),
+            **cost,
+            "predicted": labels.tolist() if k is None and seed == 0 else None,
+            "truth": truth.tolist() if k is None and seed == 0 else None,
+        }
+
+    def _finetuned(
+        self, split: AnnotationSplit, picked: npt.NDArray[np.int64], method: str, seed: int
+    ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float64], dict[str, Any]]:
+        train = split.train.take(picked)
+        names, codes = np.unique(train.labels, return_inverse=True)
+        budget = self.budget
+        options = FinetuneOptions(
+            method=method,
+            pooling=budget.pooling,
+            max_steps=budget.max_steps,
+            epochs=budget.epochs,
+            batch_size=budget.batch_size,
+            patience=budget.patience,
+            learning_rate=budget.learning_rates.get(method),
+            seed=seed,
+            device=None,
+        )
+        result = fit_cells(
+            self.model, train.tokenized, Labels(codes, names.tolist(), {}), groups=train.groups, options=options
+        )
+        logits = predict_logits(result.model, split.test.tokenized) / result.temperature
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        parameters = result.cost["parameters"]
+        cost = {
+            "seconds": result.cost["seconds"],
+            "steps": result.cost.get("steps"),
+            "trainable_parameters": parameters["trainable"],
+            "trainable_share": parameters["trainable"] / parameters["total"],
+            "gradient_and_optimizer_bytes": result.cost.get("gradient_bytes", 0)
+            + result.cost.get("optimizer_bytes", 0),
+            "validation_macro_f1": result.validation["macro_f1"],
+            "validation_split": result.validation["split"],
+        }
+        return names[shares.argmax(axis=1)], shares.max(axis=1).astype(float), cost
+
+    def _embedded(
+        self, split: AnnotationSplit, picked: npt.NDArray[np.int64], method: str
+    ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float64], dict[str, Any]]:
+        known, seconds = self._embedding(split.train)
+        asked, more = self._embedding(split.test)
+        labels = split.train.labels[picked]
+        begin = time.perf_counter()
+        parameters = 0
+        if method == NEIGHBOURS:
+            found = transfer_labels(known[picked], labels, asked, align=split.align)
+            names, scores = found.labels, found.scores.astype(float)
+        else:
+            scaler = StandardScaler().fit(known[picked])
+            other = StandardScaler().fit(asked) if split.align == "center" else scaler
+            model = LogisticRegression(max_iter=1000, class_weight="balanced", C=1.0)
+            model.fit(scaler.transform(known[picked]), labels)
+            shares = model.predict_proba(other.transform(asked))
+            names, scores = model.classes_[shares.argmax(axis=1)].astype(str), shares.max(axis=1)
+            parameters = model.coef_.size + model.intercept_.size
+        # embeddings are shared by all rows that read them, and each is charged with computing them
+        spent = seconds * len(picked) / len(known) + more + time.perf_counter() - begin
+        return names, scores, {"trainable_parameters": parameters, "seconds": round(spent, 3)}
+
+    def _embedding(self, cells: LabelledCells) -> tuple[npt.NDArray[np.float32], float]:
+        if id(cells) not in self._embeddings:
+            if self._network is None:
+                self._network, _ = load_checkpoint(self.model, fold=True)
+            begin = time.perf_counter()
+            found = encode_cells(self._network, cells.tokenized, pooling=self.budget.pooling)
+            # the cells are kept beside their embedding: an id may be used again once its object is gone
+            self._embeddings[id(cells)] = (cells, found, time.perf_counter() - begin)
+        _, embedding, seconds = self._embeddings[id(cells)]
+        return embedding, seconds

@@ -1,0 +1,114 @@
+"""Embeddings without training: whether neighbours share a type, clusters find it, batches and species mix."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.decomposition import PCA
+
+from ...inference.checkpoint import load_checkpoint
+from ...inference.encode import encode_cells
+from ..baselines.annotation import log_counts
+from ..metrics import neighbour_agreement, scib_scores
+from .labelled_cells import LabelledCells
+
+PCA_ROW = "PCA of log counts"
+UNTRAINED = "GeneCompass untrained"
+OURS = {"GeneCompass mean over genes": "mean", "GeneCompass species token": "species", "GeneCompass both": "both"}
+METHODS = (PCA_ROW, UNTRAINED, *OURS)
+_COMPONENTS = 50
+
+
+def embeddings_of(
+    cells: LabelledCells, model: str | os.PathLike[str], *, methods: Sequence[str] = METHODS, seed: int = 0
+) -> dict[str, tuple[npt.NDArray[np.floating], float]]:
+    """Embedding by each method, with seconds.
+
+    Parameters
+    ----------
+    cells
+        Cells; their labels are not looked at.
+    model
+        Checkpoint.
+    methods
+        Names out of `METHODS`.
+    seed
+        Of PCA and of the untrained weights.
+    """
+    network, _ = load_checkpoint(Path(model))
+    found: dict[str, tuple[npt.NDArray[np.floating], float]] = {}
+    for method in methods:
+        begin = time.perf_counter()
+        points: npt.NDArray[np.floating]
+        if method == PCA_ROW:
+            logged = log_counts(cells.counts)
+            seen = np.flatnonzero(logged.getnnz(axis=0) >= 3)
+            size = min(_COMPONENTS, len(cells) - 1, len(seen) - 1)
+            points = PCA(size, svd_solver="arpack", random_state=seed).fit_transform(logged[:, seen])
+        elif method == UNTRAINED:
+            torch.manual_seed(seed)
+            fresh = type(network)(network.config)
+            buffers = dict(network.named_buffers())
+            for name, buffer in fresh.named_buffers():
+                buffer.copy_(buffers[name])
+            points = encode_cells(fresh.to(network.device), cells.tokenized, pooling="mean")
+        else:
+            points = encode_cells(network, cells.tokenized, pooling=OURS[method])
+        found[method] = (points, round(time.perf_counter() - begin, 3))
+    return found
+
+
+def run_zero_shot(
+    cells: LabelledCells,
+    model: str | os.PathLike[str],
+    *,
+    batches: npt.NDArray[np.str_] | None = None,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] = (0,),
+    scib: bool = True,
+    report: Any = None,
+) -> tuple[list[dict[str, Any]], dict[str, npt.NDArray[np.floating]]]:
+    """Score the embeddings.
+
+    Parameters
+    ----------
+    cells, model, methods
+        As for `embeddings_of`.
+    batches
+        Batch by cell, for the mixing scores; the cells' own groups where None.
+    seeds
+        Of PCA, untrained weights and clustering.
+    scib
+        Also the scores of scib-metrics.
+
+    Returns
+    -------
+    records, embeddings
+        One record a method and seed; the first seed's embeddings by method.
+    """
+    groups = cells.groups if batches is None else batches
+    records, kept = [], {}
+    for seed in seeds:
+        for method, (points, seconds) in embeddings_of(cells, model, methods=methods, seed=seed).items():
+            kept.setdefault(method, points)
+            scores = {"neighbour_agreement": neighbour_agreement(points, cells.labels)}
+            if scib:
+                scores |= scib_scores(points, cells.labels, groups, seed=seed)
+            records.append(
+                {
+                    "split": cells.name,
+                    "method": method,
+                    "ours": method.startswith("GeneCompass"),
+                    "seed": seed,
+                    **scores,
+                    "seconds": seconds,
+                }
+            )
+            if report is not None:
+                report(records[-1])
+    return records, kept
