@@ -11,9 +11,9 @@ _HOMES = {
     "CorpusDataset": "local",
     "merge_states": "position",
     "open_corpus": "stream",
+    "open_published": "published",
     "verify": "checks",
     "summarize": "summary",
-    "import_published": "published",
 }
 
 __all__ = sorted(_HOMES)

@@ -20,7 +20,7 @@ from .gather import ShardTask, Spill, gather
 from .gene_axis import axis_positions, extend_axis
 from .inputs import cell_samples, cell_species, obs_values, open_source
 from .judge import Verdict, judge
-from .ledger import Ledger, sole_builder
+from .ledger import Ledger, digest, sole_builder
 from .publish import already_published, publish, read_corpus_manifest
 from .scatter import TASK_CELLS, Task, scatter
 from .sources import Source, read_sources, source_from
@@ -169,7 +169,7 @@ def _plan(ledger: Ledger, sources: list[Source], options: BuildOptions, reshuffl
     columns = _columns(ledger.folder, sources, before)
     failed: dict[str, str] = {}
     inputs: list[dict[str, Any]] = []
-    for source, header in zip(new, run(_header, new, "looking at inputs"), strict=True):
+    for source, header in zip(new, run(partial(_header, options), new, "looking at inputs"), strict=True):
         if "error" in header:
             failed[source.dataset] = header["error"]
         else:
@@ -205,22 +205,28 @@ def _columns(folder: Path, sources: list[Source], old: dict[str, Any] | None) ->
     return tuple(old["obs_columns"])
 
 
-def _header(source: Source) -> dict[str, Any]:
+def _header(options: BuildOptions, source: Source) -> dict[str, Any]:
     """An input's checksum, its rows and its cells per species; its error instead when it cannot be read."""
     try:
-        cells = open_source(source, "float32")
+        cells = open_source(source, options.count_type, options.gene_table)
         names, numbers = np.unique(cell_species(source, cells.obs).astype(str), return_counts=True)
         obs_values(source, cells.obs.iloc[:0])
         cell_samples(source, cells.obs.iloc[:0])
-        path = Path(source.path)
         return {
             "rows": cells.n_cells,
             "genes": cells.n_genes,
             "species": dict(zip(names.tolist(), numbers.tolist(), strict=True)),
-            "sha256": sha256_of(path) if path.is_file() else None,
+            "sha256": _fingerprint(Path(source.path)),
         }
     except (ValueError, OSError, KeyError) as error:
         return {"error": _one_line(error)}
+
+
+def _fingerprint(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of its files' names and checksums."""
+    if path.is_file():
+        return sha256_of(path)
+    return digest([[p.relative_to(path).as_posix(), sha256_of(p)] for p in sorted(path.rglob("*")) if p.is_file()])
 
 
 def _one_line(error: BaseException) -> str:

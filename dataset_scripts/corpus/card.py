@@ -4,8 +4,6 @@ from typing import Any
 
 import yaml
 
-from . import layout
-
 
 def card_text(content: dict[str, Any]) -> str:
     """The dataset card of a corpus, from what its manifest records.
@@ -52,4 +50,114 @@ def _size_category(n_cells: int) -> str:
 
 
 def _body(content: dict[str, Any]) -> str:
-    return f"# GeneCompass corpus\n\n{layout.CARD}\n"
+    total = sum(entry["cells"] for entry in content["species"].values())
+    names = " and ".join(sorted(content["species"]))
+    sections = [
+        f"# GeneCompass corpus: {total:,} cells of {names}",
+        "Raw single-cell counts, one row a cell, shuffled over shards: read it from the start and cells of all sources "
+        "come mixed. No value is normalised, no gene left out; tokens, values and lengths are a reader's choice.",
+        "## Use",
+        f"```python\n{usage(content)}\n```",
+        "Tokenised on the fly, ready for a model (`pip install genecompass`):",
+        f"```python\n{usage_with_package(content)}\n```",
+        "## Columns",
+        _columns(content),
+        "## Cells",
+        _statistics(content),
+        "## Sources",
+        _sources(content),
+        "## Quality control",
+        _quality(content),
+        "## Licence and citation",
+        "Each source keeps its own licence (table above); cite the studies whose cells you use, and GeneCompass: Yang "
+        "et al., Cell Research 34, 830-845 (2024), doi 10.1038/s41422-024-01034-y.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def usage(content: dict[str, Any], where: str = "<this repository or a local folder>") -> str:
+    """Three lines that read the corpus with `datasets` alone.
+
+    Parameters
+    ----------
+    content
+        The corpus's manifest.
+    where
+        Repository or folder to put into the example.
+    """
+    species = sorted(content["species"])[0]
+    return (
+        "from datasets import load_dataset\n"
+        f'cells = load_dataset("{where}", "{species}", split="train", streaming=True)\n'
+        f'cell = next(iter(cells))  # cell["genes"]: rows of genes/{species}.parquet; cell["counts"]: raw counts'
+    )
+
+
+def usage_with_package(
+    content: dict[str, Any], where: str = "<this repository or a local folder>", table: str = "genes.tsv.gz"
+) -> str:
+    """Three lines that stream tokenised cells.
+
+    Parameters
+    ----------
+    content, where
+        As for `usage`.
+    table
+        Gene table or checkpoint to put into the example.
+    """
+    species = sorted(content["species"])[0]
+    return (
+        "from genecompass import open_corpus\n"
+        f'cells = open_corpus("{where}", "{table}", select={{"species": "{species}"}})\n'
+        "cell = next(iter(cells))  # input_ids, values, species, cell_id, dataset"
+    )
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    for row in rows:
+        cells = (f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "/") for cell in row)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _columns(content: dict[str, Any]) -> str:
+    count = content["options"]["count_type"]
+    rows = [
+        ["`genes`", "list of int32", "expressed genes: ascending row numbers of `genes/<species>.parquet`"],
+        ["`counts`", f"list of {count}", "their raw counts"],
+        ["`n_counts`", "int64" if count == "int32" else "float64", "sum of the counts"],
+        ["`species`, `dataset`, `cell_id`", "text", "whose cell, from which source, called what there"],
+    ]
+    rows += [[f"`{name}`", "text", "as the source says; null where it does not"] for name in content["obs_columns"]]
+    return _table(["column", "type", "meaning"], rows)
+
+
+def _statistics(content: dict[str, Any]) -> str:
+    rows = []
+    for name, entry in sorted(content["species"].items()):
+        size = sum(shard["bytes"] for shard in content["shards"].values() if shard["species"] == name)
+        mean = entry["expressed"] / max(entry["cells"], 1)
+        rows.append([name, entry["cells"], entry["shards"], entry["genes"], f"{mean:,.0f}", f"{size / 1e6:,.1f} MB"])
+    return _table(["species", "cells", "shards", "genes on the axis", "expressed genes a cell", "size"], rows)
+
+
+def _sources(content: dict[str, Any]) -> str:
+    rows = []
+    for entry in content["sources"]:
+        species = ", ".join(f"{name} {number:,}" for name, number in sorted(entry["species"].items()))
+        if entry["gene_species"]:
+            species += f" (as {entry['gene_species']} genes)"
+        licence, citation = entry["licence"] or "not stated", entry["citation"] or "not stated"
+        rows.append(
+            [entry["dataset"], species, entry["kept"], licence, citation, entry["file"], f"`{entry['sha256'][:12]}`"]
+        )
+    return _table(["dataset", "cells in the file", "kept", "licence", "citation", "file", "sha256"], rows)
+
+
+def _quality(content: dict[str, Any]) -> str:
+    removed = [[entry["dataset"], *item] for entry in content["sources"] for item in entry["removed"].items()]
+    text = f"Preset: `{content['options']['quality']}`."
+    if not removed:
+        return text + " No cell was removed."
+    return text + "\n\n" + _table(["dataset", "rule", "cells removed"], removed)

@@ -8,12 +8,26 @@ import pandas as pd
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.readers import CellSource, open_cells
 
+from .published import PUBLISHED, open_published
 from .sources import Source
 
 
-def open_source(source: Source, count_type: str) -> CellSource:
-    """Open an input; estimated, non-integer counts only go into a corpus of their own."""
-    return open_cells(source.path, counts=source.counts, allow_fractional=count_type != "int32")
+def open_source(source: Source, count_type: str, table: str | None = None) -> CellSource:
+    """Open an input; estimated, non-integer counts only go into a corpus of their own.
+
+    Parameters
+    ----------
+    source
+        The input.
+    count_type
+        ``"int32"`` or ``"float32"``.
+    table
+        Gene table, which published token folders need.
+    """
+    fractional = count_type != "int32"
+    if source.counts == PUBLISHED:
+        return open_published(source.path, species=source.species, table=table, allow_fractional=fractional)
+    return open_cells(source.path, counts=source.counts, allow_fractional=fractional)
 
 
 def cell_species(source: Source, obs: pd.DataFrame) -> npt.NDArray[np.str_]:

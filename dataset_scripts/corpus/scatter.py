@@ -84,7 +84,7 @@ def scatter(task: Task, target: Path) -> dict[str, Any]:
     InputError
         When the input cannot be read as raw counts.
     """
-    cells = open_source(task.source, task.count_type)
+    cells = open_source(task.source, task.count_type, task.table)
     _write_about(task, cells, target)
     species = cell_species(task.source, cells.obs)[task.start : task.stop].astype(str)
     names = sorted(set(species))

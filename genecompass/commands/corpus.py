@@ -79,3 +79,79 @@ def build(
         typer.echo(f"failed: {dataset}: {reason}", err=True)
     if report.failed:
         raise typer.Exit(1)
+
+
+@app.command(no_args_is_help=True)
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A local corpus.")],
+    duplicates: Annotated[bool, typer.Option(help="Look for cells that are in it twice.")] = True,
+    table: Annotated[Path | None, typer.Option(help="Write the pairs of duplicates here, as TSV.")] = None,
+) -> None:
+    """Check checksums, schema, counts and names of a corpus, and report cells that it holds twice.
+
+    Exits with 1 when something is wrong; duplicates alone are reported, not an error.
+
+    Example: genecompass corpus verify corpus --table duplicates.tsv
+    """
+    from genecompass.dataset_scripts.corpus.checks import verify
+    from genecompass.tokenization.files import atomic_path
+
+    report = verify(folder, duplicates=duplicates)
+    for problem in report.problems:
+        typer.echo(f"problem: {problem}", err=True)
+    if table is not None:
+        with atomic_path(table) as temporary:
+            report.duplicates.to_csv(temporary, sep="\t", index=False)
+    for (one, other), pairs in report.duplicate_pairs().items():
+        typer.echo(f"duplicates: {pairs:,} cells are in {one} and in {other}")
+    typer.echo(f"{folder}: {report.cells:,} cells checked, {len(report.problems)} problems")
+    if not report.sound:
+        raise typer.Exit(1)
+
+
+@app.command(no_args_is_help=True)
+def inspect(
+    corpus: Annotated[str, typer.Argument(help="A local corpus, or owner/name[@revision] on the Hub.")],
+    out: Annotated[Path | None, typer.Option(help="Write tables and figures (PNG, SVG) into this folder.")] = None,
+    top: Annotated[int, typer.Option(help="Genes to list per species.")] = 20,
+) -> None:
+    """Show cells per species, tissue and type, genes per cell, and the most expressed genes.
+
+    Example: genecompass corpus inspect corpus --out report
+    """
+    from genecompass.dataset_scripts.corpus.summary import describe, draw, summarize
+
+    summary = summarize(corpus, top=top)
+    typer.echo(describe(summary))
+    if out is not None:
+        summary.write(out)
+        for ending in ("png", "svg"):
+            draw(summary, out / f"corpus.{ending}")
+        typer.echo(f"tables and figures in {out}")
+
+
+@app.command("import", no_args_is_help=True)
+def import_(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Published Arrow folders (input_ids, values, length, species).")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the corpus.")],
+    gene_table: Annotated[Path, typer.Option(help="Gene table with the tokens and medians they were made with.")],
+    count_type: Annotated[str, typer.Option(help="int32, or float32 for non-integer counts.")] = "int32",
+    seed: Annotated[int, typer.Option(help="Decides the shuffle.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 for one per core.")] = 1,
+    licence: Annotated[str, typer.Option(help="Licence, for the dataset card.")] = "",
+    citation: Annotated[str, typer.Option(help="Publication, for the dataset card.")] = "",
+) -> None:
+    """Turn the published corpus form into this one: counts are computed back from tokens, values and medians.
+
+    Example: genecompass corpus import human_5M mouse_5M --gene-table genes.tsv.gz -o corpus
+    """
+    import tempfile
+
+    from genecompass.dataset_scripts.corpus.published import write_import_manifest
+
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest = Path(scratch) / "import.tsv"
+        write_import_manifest(folders, gene_table, manifest, licence=licence, citation=citation)
+        build(manifest, out, gene_table=gene_table, seed=seed, jobs=jobs, count_type=count_type)
