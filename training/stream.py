@@ -170,7 +170,8 @@ class TokenBudgetStream(IterableDataset[dict[str, torch.Tensor]]):
             yield before, pool
 
     def _batches(self, pool: list[Row], epoch: int) -> list[list[Row]]:
-        lengths = np.array([len(row["input_ids"]) for row in pool])
+        # as wide as they will be once padded to a multiple of eight
+        lengths = np.array([-(-len(row["input_ids"]) // 8) * 8 for row in pool])
         # the first cell's place in the hash makes pools of one epoch differ in order, and a restored one alike
         order_seed = (self.seed * 1_000_003 + epoch) * 1_000_003 + int(
             position_of_cell(str(pool[0]["cell_id"])) * 1_000_003

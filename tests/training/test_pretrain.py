@@ -1,0 +1,297 @@
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from genecompass.modeling_genecompass import GeneCompassForMaskedGeneModeling
+from genecompass.tokenization.errors import InputError
+from genecompass.tokenization.gene_table import GeneTable
+from genecompass.tokenization.manifest import check_manifest
+from genecompass.training import checkpoints
+from genecompass.training.checkpoints import CheckpointError, checkpoints_in
+from genecompass.training.pretrain import pretrain
+from genecompass.training.trainer import DivergedError, PriorWarmup
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def run(toy, output, *sets, callbacks=(), resume=False, cells=None, table=None):
+    return pretrain(
+        toy.make_config(output, *sets),
+        corpus=toy.make_cells() if cells is None else cells,
+        table=toy.make_table() if table is None else table,
+        callbacks=callbacks,
+        resume=resume,
+    )
+
+
+def program(toy, *arguments, launcher=()):
+    command = [sys.executable, *launcher, toy.__file__, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def assert_same_weights(first, second, **tolerance):
+    one, other = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert one.keys() == other.keys()
+    for name in one:
+        if tolerance:
+            torch.testing.assert_close(one[name], other[name], **tolerance)
+        else:
+            assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("task", ["published", "hidden_rank"])
+def test_a_run_leaves_a_complete_checkpoint(toy, tmp_path, task):
+    result = run(toy, tmp_path / "run", f"masking.task={task}", "evaluation.every_steps=6")
+    assert result.steps == 12
+    model = GeneCompassForMaskedGeneModeling.from_pretrained(result.folder)
+    assert model.config.unknown_rank == (task == "hidden_rank")
+    assert GeneTable.read(result.folder).frame["gene_id"].tolist() == toy.make_table().frame["gene_id"].tolist()
+    record = json.loads((result.folder / "pretraining.json").read_text())
+    assert record["evaluation"]["task"] == task
+    assert record["config"]["masking"]["task"] == task
+    assert str(tmp_path) not in (result.folder / "pretraining.json").read_text()
+    assert check_manifest(result.folder) == []
+    assert not list(result.folder.glob("*.bin"))
+    steps = [entry for entry in result.history if "id_loss" in entry]
+    assert len(steps) == 12
+    assert {"value_loss", "grad_norm", "tokens_per_second", "cells_per_second", "flop_utilisation"} <= steps[0].keys()
+    weights = model.config
+    for entry in steps:
+        both = weights.id_loss_weight * entry["id_loss"] + weights.value_loss_weight * entry["value_loss"]
+        assert entry["loss"] == pytest.approx(both, rel=1e-4)
+    assert any("eval_id_cross_entropy_human" in entry for entry in result.history)
+
+
+def test_it_learns(toy, tmp_path):
+    """A hundred steps on cells of two kinds beat the gene's own mean and the overall frequency of unseen genes."""
+    sets = ("masking.task=hidden_rank", "optimisation.max_steps=150", "optimisation.learning_rate=0.01")
+    result = run(toy, tmp_path / "run", *sets, "data.tokens_per_batch=1280", "checkpoints.every_steps=1000")
+    assert all(result.evaluation["beaten"]["value"]["gene's own mean"].values())
+    assert result.evaluation["beaten"]["id"]["overall frequency"]["all"]
+
+
+def test_killed_and_resumed_twice_ends_with_the_same_weights(toy, tmp_path):
+    run(toy, tmp_path / "whole", "data.workers=0", "model.overrides={hidden_size: 16, hidden_dropout: 0.1}")
+    sets = ["--set", "model.overrides={hidden_size: 16, hidden_dropout: 0.1}"]
+    killed = tmp_path / "killed"
+    for step, options in ((6, []), (10, ["--resume"])):
+        done = program(toy, "--output", killed, "--kill-at", step, *options, *sets)
+        assert done.returncode == -9, done.stderr[-2000:]
+        assert not (killed / "model.safetensors").exists()
+    done = program(toy, "--output", killed, "--resume", *sets, "--record", tmp_path / "record")
+    assert done.returncode == 0, done.stderr[-2000:]
+    # the last part started at step 8: four steps, not twelve, were read and computed
+    assert len(json.loads((tmp_path / "record.0").read_text())["cells"]) == 4
+    assert_same_weights(tmp_path / "whole", killed)
+
+
+def test_resume_with_loader_processes_is_exact_too(toy, tmp_path):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 8:
+                control.should_training_stop = True
+
+    sets = ("data.workers=2", "masking.task=hidden_rank")
+    whole = run(toy, tmp_path / "whole", *sets)
+    run(toy, tmp_path / "parts", *sets, callbacks=[Stop()])
+    parts = run(toy, tmp_path / "parts", *sets, resume=True)
+    assert parts.steps == whole.steps == 12
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("task", ["published", "hidden_rank"])
+def test_two_processes_train_on_disjoint_cells_as_one_process_with_the_same_global_batch(toy, tmp_path, task):
+    # twelve cells a batch whatever their lengths: two processes, or one with two micro-batches, see the same cells
+    sets = ["data.tokens_per_batch=4096", "data.pool_cells=12", "data.held_out=0.1", f"masking.task={task}"]
+    sets += ["optimisation.max_steps=5", "model.overrides={hidden_size: 16, hidden_dropout: 0.0}"]
+    sets += ["optimisation.learning_rate=0.001"]
+    flags = [part for item in sets for part in ("--set", item)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    two = program(
+        toy, "--output", tmp_path / "two", "--record", tmp_path / "two", *flags, launcher=torchrun
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"two.{rank}").read_text()) for rank in (0, 1)]
+    for first, second in zip(ranks[0]["cells"], ranks[1]["cells"], strict=True):
+        assert first
+        assert not set(first) & set(second)
+    one = run(toy, tmp_path / "one", *sets, "optimisation.gradient_accumulation_steps=2")
+    losses = [
+        [entry["loss"] for entry in history if "id_loss" in entry] for history in (ranks[0]["history"], one.history)
+    ]
+    assert len(losses[0]) == 5
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.02)
+
+
+def test_global_batch_decides_the_loss_not_its_division(toy, tmp_path):
+    """One batch of 24 cells, or two micro-batches of 12 with other numbers of asked slots, give the same step."""
+    sets = ("data.held_out=0.1", "data.tokens_per_batch=4096", "model.overrides={hidden_size: 16, hidden_dropout: 0.0}")
+    sets += ("optimisation.max_steps=1", "optimisation.warmup_steps=0", "masking.task=hidden_rank")
+    cells = toy.make_cells(30)
+    whole = run(toy, tmp_path / "whole", *sets, "data.pool_cells=24", cells=cells)
+    halves = ("data.pool_cells=12", "optimisation.gradient_accumulation_steps=2")
+    parts = run(toy, tmp_path / "parts", *sets, *halves, cells=cells)
+    first, second = (next(entry for entry in result.history if "id_loss" in entry) for result in (whole, parts))
+    for figure in ("loss", "id_loss", "value_loss", "grad_norm"):
+        assert first[figure] == pytest.approx(second[figure], rel=1e-4)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts", rtol=1e-3, atol=1e-4)
+
+
+def test_only_the_last_checkpoints_are_kept(toy, tmp_path):
+    run(toy, tmp_path / "run", "checkpoints.every_steps=2", "checkpoints.keep_last=2")
+    assert [path.name for path in checkpoints_in(tmp_path / "run")] == ["checkpoint-10", "checkpoint-12"]
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(toy, tmp_path):
+    class FillDisk(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            # from now on no file may grow beyond a kilobyte: as if the disk were full
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / "run"
+    try:
+        with pytest.raises(CheckpointError, match=r"last good checkpoint is .*checkpoint-4.*--resume"):
+            run(toy, folder, callbacks=[FillDisk()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in checkpoints_in(folder)] == ["checkpoint-4"]
+    assert not list(folder.glob(".partial*"))
+    GeneCompassForMaskedGeneModeling.from_pretrained(folder / "checkpoint-4")
+    run(toy, tmp_path / "whole")
+    assert run(toy, folder, resume=True).steps == 12
+    assert_same_weights(tmp_path / "whole", folder)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(toy, tmp_path):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 5:
+                with torch.no_grad():
+                    next(model.parameters()).fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match=r"loss is nan at step .*learning_rate.*checkpoint-4"):
+        run(toy, tmp_path / "run", "logging.every_steps=100", callbacks=[Poison()])
+    assert [path.name for path in checkpoints_in(tmp_path / "run")] == ["checkpoint-4"]
+
+
+def test_time_limit_ends_with_a_checkpoint_to_resume_from(toy, tmp_path):
+    part = run(toy, tmp_path / "run", "optimisation.max_minutes=0.00001")
+    assert part.stopped_early
+    assert part.steps == 1
+    assert [path.name for path in checkpoints_in(tmp_path / "run")] == ["checkpoint-1"]
+    whole = run(toy, tmp_path / "run", resume=True)
+    assert whole.steps == 12
+    assert not whole.stopped_early
+
+
+def test_prior_warmup_rises_and_ends_at_full_strength(toy, tmp_path):
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            seen.append(model.genecompass.embeddings.prior_scale)
+
+    run(toy, tmp_path / "run", "model.prior_warmup_steps=4", "optimisation.max_steps=6", callbacks=[Watch()])
+    assert seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert PriorWarmup is not None
+
+
+def test_epochs_become_steps(toy, tmp_path):
+    result = run(toy, tmp_path / "run", "optimisation.max_steps=null", "optimisation.epochs=1", "data.pool_cells=200")
+    last = json.loads((checkpoints_in(tmp_path / "run")[-1] / "stream_0.json").read_text())
+    assert last["positions"]["0"]["epoch"] in (0, 1)
+    assert 8 <= result.steps <= 20
+
+
+def test_output_folder_in_use(toy, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="in use"):
+        run(toy, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_nowhere_to_write(toy, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((InputError, OSError), match="file"):
+        run(toy, tmp_path / "file" / "run")
+
+
+def test_resume_needs_the_same_run(toy, tmp_path):
+    with pytest.raises(InputError, match="no run to resume"):
+        run(toy, tmp_path / "none", resume=True)
+    run(toy, tmp_path / "run", "optimisation.max_steps=4")
+    with pytest.raises(InputError, match=r"optimisation\.learning_rate differs"):
+        run(toy, tmp_path / "run", "optimisation.max_steps=4", "optimisation.learning_rate=1", resume=True)
+    with pytest.raises(InputError, match="corpus has changed"):
+        run(toy, tmp_path / "run", "optimisation.max_steps=4", resume=True, cells=toy.make_cells(100))
+    with pytest.raises(InputError, match=r"written with workers 0, now it is 2"):
+        checkpoints.read_positions(tmp_path / "run" / "checkpoint-4", 0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cells": []}, "corpus is empty"),
+        ({"sets": ["data.held_out=0"]}, "held-out"),
+        ({"species": 0}, "species 'mouse' of the vocabulary has no cell"),
+        ({"sets": ["optimisation.precision=fp16"]}, "needs a GPU"),
+        ({"sets": ["model.overrides={hiden_size: 3}"]}, "no field 'hiden_size'"),
+        ({"sets": ["model.overrides={vocab_size: 3}"]}, "follows from the gene table"),
+        ({"sets": ["model.use_priors=[grn]"]}, "'grn' is not in"),
+        ({"sets": ["logging.to=[wandbb]"]}, "wandbb is not installed"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(toy, tmp_path, change, words):
+    cells = change.get("cells", toy.make_cells())
+    if "species" in change:
+        cells = [row for row in cells if row["species"] == change["species"]]
+    with pytest.raises(InputError, match=words) as error:
+        run(toy, tmp_path / "run", *change.get("sets", []), cells=cells)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "run").glob("*")) if (tmp_path / "run").exists() else True
+
+
+def test_what_is_missing_is_named(toy, tmp_path):
+    with pytest.raises(InputError, match="no corpus"):
+        pretrain(toy.make_config(tmp_path / "run"), table=toy.make_table())
+    with pytest.raises(InputError, match="no such corpus folder"):
+        pretrain(toy.make_config(tmp_path / "run"), corpus=tmp_path / "none", table=toy.make_table())
+    with pytest.raises(InputError, match="no gene table"):
+        pretrain(toy.make_config(tmp_path / "run"), corpus=toy.make_cells())
+
+
+def test_vocabulary_that_does_not_fit_the_corpus():
+    from genecompass.training.model_setup import limit_table
+
+    table = GeneTable.from_genes(pd.DataFrame({"gene_id": ["ENSG1"], "species": "human"}))
+    with pytest.raises(InputError, match="vocabulary and corpus do not fit"):
+        limit_table(table, ["ENSDARG1"])
+
+
+def test_limiting_a_table_keeps_homologs_together(toy):
+    from genecompass.training.model_setup import limit_table
+
+    limited = limit_table(toy.make_table(), ["ENSG00001", "ENSMUSG00003", "ENSMUSG00004"])
+    assert limited.frame["gene_id"].tolist()[2:] == ["ENSG00001", "ENSG00003", "ENSMUSG00003", "ENSMUSG00004"]
+    assert limited.token_in_cell[4] == 3
+    assert limited.token_in_cell[5] == 5
+
+
+def test_continuing_from_a_checkpoint(toy, tmp_path):
+    first = run(toy, tmp_path / "first", "optimisation.max_steps=4")
+    sets = ("optimisation.max_steps=1", "optimisation.learning_rate=0.0", f"model.from_checkpoint={first.folder}")
+    run(toy, tmp_path / "second", *sets)
+    assert_same_weights(tmp_path / "first", tmp_path / "second")
+    with pytest.raises(InputError, match="another vocabulary"):
+        table = GeneTable.from_genes(
+            pd.DataFrame({"gene_id": [f"X{i}" for i in range(120)], "species": ["human", "mouse"] * 60})
+        )
+        run(toy, tmp_path / "third", *sets, table=table)
