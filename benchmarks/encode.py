@@ -11,6 +11,7 @@ cells of like length, no head, folded priors; float32 and bfloat16.
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,17 @@ COLUMNS = {
 }
 
 
-def variants(device: str, compiled: bool) -> list[dict[str, Any]]:
+def variants(device: str, attention: str, compiled: bool) -> list[dict[str, Any]]:
     """What is compared; the first is the yardstick."""
-    padded = "padded" if device == "cpu" else "packed"
     chosen = [
         {"variant": "as published", "dtype": "float32", "attention": "eager"},
         {"variant": "default", "dtype": "float32", "attention": "sdpa", "layout": "padded"},
-        {"variant": "default", "dtype": "bfloat16", "attention": "sdpa", "layout": "padded"},
-        {"variant": "packed", "dtype": "bfloat16", "attention": "sdpa", "layout": "packed"},
+        {"variant": "default", "dtype": "bfloat16", "attention": attention, "layout": "padded"},
+        {"variant": "packed", "dtype": "bfloat16", "attention": attention, "layout": "packed"},
     ]
-    if padded == "packed" and compiled:
+    if device == "cuda" and compiled:
         chosen.append(
-            {"variant": "compiled", "dtype": "bfloat16", "attention": "sdpa", "layout": "padded", "compile": True}
+            {"variant": "compiled", "dtype": "bfloat16", "attention": attention, "layout": "padded", "compile": True}
         )
     return chosen
 
@@ -62,12 +62,12 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     from genecompass.modeling_genecompass import GeneCompassForMaskedGeneModeling, GeneCompassModel
 
     device, published = job["device"], job["variant"] == "as published"
-    model = build(GeneCompassForMaskedGeneModeling if published else GeneCompassModel, job["size"], job["attention"])
+    cls = GeneCompassForMaskedGeneModeling if published else GeneCompassModel
+    checkpoint = Path(job["checkpoints"]) / ("whole" if published else "folded")
+    model = cls.from_pretrained(checkpoint, dtype=DTYPES[job["dtype"]], attn_implementation=job["attention"])
     if published:
         model.base_model.embeddings.share_distinct_genes = False
-    else:
-        model.fold_prior_knowledge()
-    model = model.to(device=device, dtype=DTYPES[job["dtype"]]).eval()
+    model = model.to(device).eval()
     count = job["published_cells"] if published else job["cells"]
     cells, _ = draw_cells(
         job["cells"],
@@ -95,6 +95,16 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "flops_per_s": encoder_flops(model.config, lengths) / seconds,
         "peak_gb": peak_bytes(device) / 1e9,
     }
+
+
+def prepare(job: dict[str, Any]) -> dict[str, Any]:
+    """Write the whole and the folded checkpoint, so that what is measured starts by loading one of them."""
+    from genecompass.modeling_genecompass import GeneCompassForMaskedGeneModeling
+
+    model = build(GeneCompassForMaskedGeneModeling, job["size"], "sdpa").eval()
+    model.save_pretrained(Path(job["checkpoints"]) / "whole")
+    model.base_model.fold_prior_knowledge().save_pretrained(Path(job["checkpoints"]) / "folded")
+    return {}
 
 
 def make_batches(job: dict[str, Any], cells: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
@@ -125,13 +135,15 @@ def main() -> None:
     parser.add_argument("--published-batch", type=int, default=None, help="its batch size (default 2 / 16)")
     parser.add_argument("--max-tokens", type=int, help="slots in a batch (default 4096 / 131072)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--attention", default="sdpa", help="for bfloat16: sdpa, flash_attention_2, flex_attention")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile (GPU)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         job = json.loads(arguments.worker)
-        Path(job["answer"]).write_text(json.dumps(work(job)), encoding="utf-8")
+        answer = work(job) if "variant" in job else prepare(job)
+        Path(job["answer"]).write_text(json.dumps(answer), encoding="utf-8")
         return
 
     gpu = arguments.device == "cuda"
@@ -150,14 +162,19 @@ def main() -> None:
     print(described)
     rows = []
     for size in arguments.sizes:
-        chosen = variants(arguments.device, arguments.compile)
+        chosen = variants(arguments.device, arguments.attention, arguments.compile)
         rounds: list[list[dict[str, Any]]] = [[] for _ in chosen]
         peaks: dict[str, list[float]] = {name: [] for name in DTYPES}
-        for _ in range(arguments.rounds):  # variants take turns, so that a busy minute hits all of them
-            for name, dtype in DTYPES.items():
-                peaks[name].append(matmul_peak(arguments.device, dtype))
-            for variant, measured in zip(chosen, rounds, strict=True):
-                measured.append(run_apart(__file__, {**settings, **variant, "size": size}))
+        with tempfile.TemporaryDirectory() as folder:
+            job = {**settings, "size": size, "checkpoints": folder}
+            ready = run_apart(__file__, job)
+            if "failed" in ready:
+                raise SystemExit(f"{size}: {ready['failed']}")
+            for _ in range(arguments.rounds):  # variants take turns, so that a busy minute hits all of them
+                for name, dtype in DTYPES.items():
+                    peaks[name].append(matmul_peak(arguments.device, dtype))
+                for variant, measured in zip(chosen, rounds, strict=True):
+                    measured.append(run_apart(__file__, {**job, **variant}))
         rows += table_rows(size, chosen, rounds, {name: max(found) for name, found in peaks.items()})
     content = {
         "benchmark": "encode",
