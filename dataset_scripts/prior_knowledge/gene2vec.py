@@ -3,7 +3,7 @@
 import logging
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -310,7 +310,9 @@ def vectors_of_all_species(
     vectors: list[npt.NDArray[np.float32]] = []
     record: dict[str, Any] = {}
     for species in (name for name in table.species if name in pairs):
-        genes, learned = train_gene2vec(pairs[species], settings)
+        # a seed of its own: equal graphs with equal seeds would give equal vectors, and homologs that agree by draw
+        seed = (settings.seed * 1_000_003 + _fixed_hash(species)) % 2**32
+        genes, learned = train_gene2vec(pairs[species], replace(settings, seed=seed))
         record[species] = {"genes": len(genes), "pairs": len(pairs[species])}
         if align and tokens:
             # one BLAS thread: the split of sums over threads would show in the last bits
