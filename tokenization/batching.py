@@ -145,8 +145,8 @@ def _slot_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     size = len(rows[0]["input_ids"])
     names = []
     for name, value in rows[0].items():
-        per_slot = not isinstance(value, str) and hasattr(value, "__len__") and len(value) == size
-        if per_slot and name not in ("species", "attention_mask"):
+        sequence = hasattr(value, "__len__") and not isinstance(value, str) and np.ndim(value) == 1
+        if sequence and len(value) == size and name not in ("species", "attention_mask"):
             names.append(name)
     return names
 
