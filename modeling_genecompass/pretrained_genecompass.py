@@ -102,6 +102,7 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
 
         Examples
         --------
+        >>> from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassModel
         >>> model = GeneCompassModel(GeneCompassConfig.tiny(vocab_size=10, priors={"grn": 4}))
         >>> model.set_prior_knowledge({"grn": torch.ones(10, 4)})
         """
@@ -131,6 +132,7 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
 
         Examples
         --------
+        >>> from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassModel
         >>> model = GeneCompassModel(GeneCompassConfig.tiny(vocab_size=10))
         >>> model.set_prior_rows(torch.arange(10).repeat(2, 1))
         """
@@ -154,6 +156,7 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
 
         Examples
         --------
+        >>> from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassModel
         >>> model = GeneCompassModel(GeneCompassConfig.tiny(vocab_size=10, priors={"grn": 4})).eval()
         >>> model.fold_prior_knowledge().config.folded_rows
         10

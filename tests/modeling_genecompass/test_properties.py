@@ -102,6 +102,12 @@ def test_heads_on_packed_cells(make, classes, make_cells, pad, pack, head):
         torch.testing.assert_close(packed[0], wanted, rtol=0, atol=1e-5 * float(wanted.detach().abs().max()))
 
 
+def test_mean_pooling_of_packed_cells(make, classes, make_cells, pad, pack):
+    model = make(classes["AutoModelForSequenceClassification"], classifier_pooling="mean")
+    cells = make_cells([4, 0, 11, 7])
+    torch.testing.assert_close(model(**pack(cells)).logits, model(**pad(cells, to=20)).logits, **CLOSE)
+
+
 def test_packed_cells_train_as_padded_ones_do(make, classes, make_cells, pad, pack):
     model = make(classes["AutoModelForMaskedLM"])
     lengths = [5, 9, 3]

@@ -178,3 +178,12 @@ def test_loading_info_is_still_given(make, tmp_path):
     model, info = GeneCompassModel.from_pretrained(tmp_path, output_loading_info=True)
     assert isinstance(model, GeneCompassModel)
     assert not info["missing_keys"]
+
+
+def test_device_map(make, batch, tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path)
+    placed = GeneCompassModel.from_pretrained(tmp_path, device_map="cpu")
+    torch.testing.assert_close(placed(**batch).last_hidden_state, model(**batch).last_hidden_state, rtol=0, atol=1e-6)
+    spread = GeneCompassModel.from_pretrained(tmp_path, device_map={"": "cpu"})
+    assert {parameter.device.type for parameter in spread.parameters()} == {"cpu"}
