@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from typing import ClassVar
 
 import typer
@@ -66,6 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     ``GENECOMPASS_DEBUG=1`` shows the full trace instead.
     """
+    # what libraries will change one day is not the user's concern
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         app(args=arguments, prog_name="genecompass")
     except (ValueError, OSError, ImportError) as error:
