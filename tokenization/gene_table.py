@@ -130,7 +130,12 @@ class GeneTable:
         else:
             text = ["gene_id", "symbol", "species", "biotype", *NAME_COLUMNS]
             frame = pd.read_csv(
-                path, sep="\t", dtype=dict.fromkeys(text, str), keep_default_na=False, na_values={"median": [""]}
+                path,
+                sep="\t",
+                dtype=dict.fromkeys(text, str),
+                keep_default_na=False,
+                na_values={"median": [""]},
+                float_precision="round_trip",
             )
         missing = [column for column in COLUMNS if column not in frame.columns]
         if missing:
@@ -145,9 +150,10 @@ class GeneTable:
         with atomic_path(path) as temporary:
             if str(path).endswith(".parquet"):
                 self.frame.to_parquet(temporary, index=False)
+            elif str(path).endswith(".gz"):
+                self.index.write(temporary)  # as checkpoints have it: pandas would put a random name into the header
             else:
-                compression = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None
-                self.frame.to_csv(temporary, sep="\t", index=False, compression=compression)
+                self.frame.to_csv(temporary, sep="\t", index=False)
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -96,6 +96,10 @@ def _latin1(text: Any, encoding: Any) -> bytes:
 
 # everything that a plain pickle may name, each replaced by something that makes plain data
 _ADMITTED: dict[tuple[str, str], Any] = {
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("__builtin__", "set"): set,
+    ("__builtin__", "frozenset"): frozenset,
     ("_codecs", "encode"): _latin1,
     ("numpy", "ndarray"): "ndarray",
     ("numpy.core.multiarray", "_reconstruct"): _numpy_array,

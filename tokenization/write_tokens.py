@@ -135,6 +135,10 @@ def _write_shard(task: _Task, table: GeneTable, pad: bool) -> TokenizationReport
             for begin in range(0, len(cells), _ROW_GROUP):
                 writer.write_batch(_batch(cells, begin, min(begin + _ROW_GROUP, len(cells)), width, pad, schema))
         writer.close()
+    except BaseException:
+        if writer is not None:
+            writer.is_open = False  # a Parquet writer that is collected would try to write its footer
+        raise
     finally:
         sink.close()
     assert report is not None

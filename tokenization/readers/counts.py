@@ -95,7 +95,8 @@ def looks_logged(block: sparse.csr_matrix) -> bool:
     for row in range(block.shape[0]):
         values = np.unique(block.data[block.indptr[row] : block.indptr[row + 1]]).astype(np.float64)
         values = values[values > 0]
-        if len(values) < 3 or values[-1] > 30:
+        # whole numbers are whole multiples on any scale: they tell nothing, and speak against a logarithm
+        if len(values) < 3 or values[-1] > 30 or (values == np.rint(values)).mean() > 0.5:
             continue
         looked += 1
         logged += any(_whole_multiples(np.expm1(values * np.log(base))) for base in (np.e, 2.0, 10.0))
