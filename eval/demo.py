@@ -43,6 +43,8 @@ class DemoOptions:
         Column of ``obs`` with cell types.
     steps
         Optimiser steps of pre-training.
+    epochs
+        Passes over the training cells in LoRA fine-tuning, at most.
     max_cells
         Cells drawn from `data` at most, so that the demo stays a demo.
     max_length
@@ -58,6 +60,7 @@ class DemoOptions:
     species: str = SPECIES
     label: str = LABEL
     steps: int = 150
+    epochs: int = 6
     max_cells: int = 2000
     max_length: int = 256
     null_genes: int = 60
@@ -335,7 +338,7 @@ def _annotate(
         checkpoint,
         options.species,
         output=str(folder / "adapter"),
-        epochs=6,
+        epochs=options.epochs,
         seed=options.seed,
         progress=True,
     )

@@ -70,7 +70,7 @@ def plot_confusion(table: pd.DataFrame, path: str | os.PathLike[str], *, title: 
     axes.set(xlabel="predicted", ylabel="truth", title=title)
     for row in range(height):
         for column in range(width):
-            if count := int(table.iloc[row, column]):
+            if count := int(table.to_numpy()[row, column]):
                 colour = "white" if shares[row, column] > 0.55 else "black"
                 axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, ax=axes, label="share of the true label", fraction=0.046, pad=0.04)

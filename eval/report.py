@@ -50,7 +50,7 @@ def write_annotation_report(
     ours = sorted({record["method"] for record in records if record["ours"]})
     table = summarise(records, by=["split", "cells_per_class", "method"])
     whole = table[table["cells_per_class"] == ALL_CELLS]
-    content = {
+    content: dict[str, Any] = {
         "task": task,
         "model": model,
         "metric": "macro-F1 over the labels present in the test set; predictions of other labels count as errors",
@@ -207,7 +207,8 @@ def _draw(records: Sequence[dict[str, Any]], table: pd.DataFrame, output: Path, 
 
 def _in_order(table: pd.DataFrame) -> list[dict[str, Any]]:
     order = {method: place for place, method in enumerate(METHODS)}
-    return sorted(table.to_dict("records"), key=lambda row: order.get(row["method"], len(order)))
+    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    return sorted(rows, key=lambda row: order.get(row["method"], len(order)))
 
 
 def _spread(row: Any, metric: str) -> str:

@@ -59,7 +59,7 @@ class AnnotationSplit:
     fold
         Number of the fold; 0 where there are none.
     align
-        How nearest neighbours and logistic regression on embeddings treat the two sets: ``"center"`` standardises
+        How methods on embeddings and on principal components treat the two sets: ``"center"`` standardises
         each by itself, for a training and a test set of different species.
     """
 
@@ -178,7 +178,7 @@ class _Runner:
         cost: dict[str, Any]
         if method in BASELINES:
             train = split.train
-            found = BASELINES[method](train.counts[picked], train.labels[picked], split.test.counts, seed)
+            found = BASELINES[method](train.counts[picked], train.labels[picked], split.test.counts, seed, split.align)
             labels, scores, cost = found.labels, found.scores, {"trainable_parameters": found.parameters}
         elif method in TRAINED:
             labels, scores, cost = self._finetuned(split, picked, TRAINED[method], seed)
@@ -271,7 +271,13 @@ class _Runner:
             if self._network is None:
                 self._network, _ = load_checkpoint(self.model, fold=True)
             begin = time.perf_counter()
-            found = encode_cells(self._network, cells.tokenized, pooling=self.budget.pooling)
+            layers = range(self._network.config.num_hidden_layers + 1)
+            states = [
+                encode_cells(self._network, cells.tokenized, pooling=self.budget.pooling, layer=layer)
+                for layer in layers
+            ]
+            # all layers side by side: which one serves a task best cannot be known without looking at its labels
+            found = np.concatenate(states, axis=1)
             # the cells are kept beside their embedding: an id may be used again once its object is gone
             self._embeddings[id(cells)] = (cells, found, time.perf_counter() - begin)
         _, embedding, seconds = self._embeddings[id(cells)]

@@ -1,5 +1,6 @@
 """Whole benchmarks of using a checkpoint: read the files, run every method, write JSON, tables and figures."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -121,9 +122,10 @@ def benchmark_annotation(
     folder = resolve(model)
     table = GeneTable.read(folder)
     options: dict[str, Any] = {"label": label, "species": species, "gene_species": gene_species}
-    train = read_labelled(data, table, max_length=settings.max_length, group=split_by or "auto", **options)
+    options["max_length"] = _length(folder, settings.max_length)
+    train = read_labelled(data, table, group=split_by or "auto", **options)
     if test is not None:
-        held_out = read_labelled(test, table, max_length=settings.max_length, **options)
+        held_out = read_labelled(test, table, **options)
         splits = [AnnotationSplit(name or f"{train.name} to {held_out.name}", train, held_out)]
     elif split_by is not None:
         splits = _splits_by_group(train, name or f"{train.name}, held out by {split_by}")
@@ -150,8 +152,9 @@ def benchmark_cross_species(
     settings = settings or BenchmarkSettings()
     folder = resolve(model)
     table = GeneTable.read(folder)
+    length = _length(folder, settings.max_length)
     cells = read_labelled(
-        data, table, label=label, species=species_column, gene_species=gene_species, max_length=settings.max_length
+        data, table, label=label, species=species_column, gene_species=gene_species, max_length=length
     )
     kinds = list(np.unique(cells.species))
     if len(kinds) < 2:
@@ -235,7 +238,7 @@ def benchmark_gene_classification(
         GeneTable.read(folder),
         species=species,
         name=f"{Path(labels).stem} in {Path(data).stem}",
-        max_length=max_length,
+        max_length=_length(folder, max_length),
         max_cells=max_cells,
         seed=cell_seed,
     )
@@ -283,7 +286,7 @@ def benchmark_zero_shot(
     folder = resolve(model)
     table = GeneTable.read(folder)
     options: dict[str, Any] = {"label": label, "species": species, "gene_species": gene_species, "group": batch}
-    parts = [read_labelled(path, table, max_length=max_length, **options) for path in data]
+    parts = [read_labelled(path, table, max_length=_length(folder, max_length), **options) for path in data]
     cells = parts[0] if len(parts) == 1 else join(parts)
     records, embeddings = zero_shot.run_zero_shot(
         cells,
@@ -305,6 +308,12 @@ def benchmark_zero_shot(
             plot_umap(embeddings[method], panels, Path(output) / "figures" / f"umap_{stem}", title=method)
     metrics = ("neighbour_agreement", "nmi_kmeans", "ari_kmeans", "silhouette_label", "silhouette_batch", "ilisi")
     return write_simple_report(records, output, task="zero-shot", model=folder.name, metrics=metrics)
+
+
+def _length(folder: Path, wanted: int) -> int:
+    """Genes a cell: as many as wanted, and no more than the model reads."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return min(wanted, int(config["max_position_embeddings"]))
 
 
 def join(parts: Sequence[LabelledCells]) -> LabelledCells:

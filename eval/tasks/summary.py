@@ -40,7 +40,7 @@ def summarise(records: Sequence[dict[str, Any]], *, by: Sequence[str]) -> pd.Dat
     costs = [name for name in _COSTS if name in frame]
     per_seed = frame.groupby([*keys, "seed"], sort=False)[scores].mean().reset_index()
     grouped = per_seed.groupby(keys, sort=False)
-    parts = [grouped.size().rename("seeds")]
+    parts: list[pd.Series[Any]] = [grouped.size().rename("seeds")]
     parts += [grouped[name].mean().rename(f"{name}_mean") for name in scores]
     parts += [grouped[name].std().fillna(0.0).rename(f"{name}_sd") for name in scores]
     parts += [frame.groupby(keys, sort=False)[name].mean() for name in costs]
@@ -89,6 +89,6 @@ def winners(table: pd.DataFrame, *, by: str, metric: str, ours: Sequence[str]) -
     """
     found = {}
     for name, part in table.groupby(by, sort=False):
-        best = part.loc[part[f"{metric}_mean"].idxmax()]
+        best = part.iloc[int(part[f"{metric}_mean"].to_numpy().argmax())]
         found[str(name)] = {"method": str(best["method"]), "baseline_wins": best["method"] not in set(ours)}
     return found

@@ -52,11 +52,12 @@ def embeddings_of(
             points = PCA(size, svd_solver="arpack", random_state=seed).fit_transform(logged[:, seen])
         elif method == UNTRAINED:
             torch.manual_seed(seed)
-            fresh = type(network)(network.config)
+            untrained: Any = type(network)(network.config)
+            fresh = untrained.to(network.device)
             buffers = dict(network.named_buffers())
             for name, buffer in fresh.named_buffers():
                 buffer.copy_(buffers[name])
-            points = encode_cells(fresh.to(network.device), cells.tokenized, pooling="mean")
+            points = encode_cells(fresh, cells.tokenized, pooling="mean")
         else:
             points = encode_cells(network, cells.tokenized, pooling=OURS[method])
         found[method] = (points, round(time.perf_counter() - begin, 3))
@@ -92,7 +93,8 @@ def run_zero_shot(
         One record a method and seed; the first seed's embeddings by method.
     """
     groups = cells.groups if batches is None else batches
-    records, kept = [], {}
+    records: list[dict[str, Any]] = []
+    kept: dict[str, npt.NDArray[np.floating]] = {}
     for seed in seeds:
         for method, (points, seconds) in embeddings_of(cells, model, methods=methods, seed=seed).items():
             kept.setdefault(method, points)

@@ -21,7 +21,7 @@ def demo(
     from genecompass.eval.demo import DemoOptions, run_demo
     from genecompass.eval.demo_report import summary
 
-    short = {"steps": 12, "max_cells": 400, "max_length": 128, "null_genes": 20} if quick else {}
+    short = {"steps": 12, "epochs": 1, "max_cells": 400, "max_length": 128, "null_genes": 20} if quick else {}
     options = DemoOptions(output=output, data=data, species=species, label=label, seed=seed, **short)  # type: ignore[arg-type]
     result = run_demo(options, typer.echo)
     typer.echo(summary(result, options))

@@ -1,0 +1,68 @@
+"""The whole path on real cells: what it leaves behind, and that no test cell taught anything."""
+
+import anndata as ad
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from genecompass.eval.demo import DemoOptions, run_demo
+from genecompass.eval.demo_cells import blood_cells
+from genecompass.eval.demo_report import summary
+from genecompass.tokenization.errors import InputError
+from transformers import AutoModelForMaskedLM
+
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.slow]
+
+
+def test_blood_cells_are_whole_counts():
+    cells = blood_cells()
+    assert cells.shape == (700, 765)
+    assert np.array_equal(cells.X.data, np.rint(cells.X.data))
+    assert cells.X.data.min() == 1
+    assert cells.obs["cell_type"].nunique() == 10
+
+
+def test_leaves_a_checkpoint_an_adapter_cells_and_a_report(demo):
+    folder = demo["folder"]
+    model = AutoModelForMaskedLM.from_pretrained(folder / "checkpoint", trust_remote_code=True)
+    assert list(model.config.priors) == ["co_expression"]
+    assert (folder / "adapter" / "adapter_model.safetensors").stat().st_size < 5e6
+    cells = ad.read_h5ad(folder / "cells.h5ad")
+    assert cells.obsm["X_genecompass"].shape == (cells.n_obs, model.config.hidden_size)
+    assert np.isfinite(cells.obsm["X_umap"]).all()
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert demo["result"].marker in page
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
+
+
+def test_only_test_cells_are_labelled_and_only_training_cells_are_in_the_corpus(demo):
+    obs = demo["result"].cells.obs
+    tested = obs["split"] == "test"
+    assert obs.loc[tested, "genecompass_cell_type_best"].notna().all()
+    assert obs.loc[~tested, "genecompass_cell_type_best"].isna().all()
+    taught = pq.read_table(demo["folder"] / "corpus" / "data" / "human", columns=["cell_id"])["cell_id"].to_pylist()
+    assert sorted(name.split(":")[-1] for name in taught) == sorted(obs.index[~tested])
+
+
+def test_baselines_stand_beside_the_model(demo):
+    text = summary(demo["result"], demo["options"])
+    for method in ("majority", "PCA + logistic regression", "GeneCompass, LoRA"):
+        assert method in text
+    scores = demo["result"].scores
+    assert scores["macro_f1"].between(0, 1).all()
+    assert (scores["low"] <= scores["macro_f1"]).all()
+    assert (scores["macro_f1"] <= scores["high"]).all()
+
+
+def test_refuses_a_folder_in_use(tmp_path):
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(InputError, match="not empty"):
+        run_demo(DemoOptions(str(tmp_path)), print)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_names_the_columns_when_the_label_is_not_there(tmp_path):
+    cells = blood_cells()[:20]
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(InputError, match=r"no column 'celltype'.*cell_type"):
+        run_demo(DemoOptions(str(tmp_path / "out"), data=str(tmp_path / "cells.h5ad"), label="celltype"), print)
