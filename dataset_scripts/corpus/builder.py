@@ -1,4 +1,4 @@
-"""Building a corpus: plan, read every input once, deal its cells to shards, shuffle, write, publish."""
+"""Building a corpus: plan, read every input once, deal its cells to shards by lot, write, publish."""
 
 import os
 import zlib
@@ -230,7 +230,10 @@ def _fingerprint(path: Path) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.replace(
+        "allow estimated counts with allow_fractional=True", "build a corpus of estimated counts (--count-type float32)"
+    )
 
 
 def _carry_out(ledger: Ledger, plan: dict[str, Any], run: Run) -> BuildReport:
@@ -348,7 +351,6 @@ def _shard_tasks(plan: dict[str, Any], spills: dict[str, list[Spill]]) -> list[S
             species,
             bucket,
             spills[species],
-            (options["seed"], plan["round"], zlib.crc32(species.encode()), bucket),
             tuple(plan["obs_columns"]),
             options["count_type"],
         )

@@ -1,4 +1,4 @@
-"""Second pass of a build: collect the cells that were dealt to a shard, shuffle them and write the shard."""
+"""Second pass of a build: collect the cells that were dealt to a shard, order them by lot and write the shard."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +56,6 @@ class ShardTask:
         Which part of the deal it takes.
     spills
         All first-pass tasks that hold cells of this species, in the order of the inputs.
-    seed
-        Decides the order of the cells.
     obs_columns
         Kept obs columns.
     count_type
@@ -68,7 +66,6 @@ class ShardTask:
     species: str
     bucket: int
     spills: list[Spill]
-    seed: tuple[int, ...]
     obs_columns: tuple[str, ...] = field(default=())
     count_type: str = "int32"
 
@@ -81,6 +78,7 @@ class _Cells:
     counts: list[npt.NDArray[Any]]
     lengths: list[npt.NDArray[np.int64]]
     about: list[pd.DataFrame]
+    lots: list[npt.NDArray[np.float64]]
 
 
 def gather(task: ShardTask, target: Path) -> dict[str, Any] | None:
@@ -99,7 +97,7 @@ def gather(task: ShardTask, target: Path) -> dict[str, Any] | None:
         ``rows``, ``bytes``, ``sha256``, ``genes`` (expressed genes in all), ``values`` (per column, how many cells
         have each value); None when quality control left no cell for it, and then nothing is written.
     """
-    cells = _Cells([], [], [], [])
+    cells = _Cells([], [], [], [], [])
     for spill in task.spills:
         _collect(spill, task, cells)
     about = pd.concat(cells.about, ignore_index=True) if cells.about else pd.DataFrame()
@@ -108,7 +106,8 @@ def gather(task: ShardTask, target: Path) -> dict[str, Any] | None:
     genes, counts = np.concatenate(cells.genes), np.concatenate(cells.counts)
     lengths = np.concatenate(cells.lengths)
     starts = np.concatenate(([0], np.cumsum(lengths)))
-    order = np.random.default_rng(task.seed).permutation(len(about))
+    # Cells lie in the order of their lots: without one of them, or beside new ones, the others keep theirs.
+    order = np.argsort(np.concatenate(cells.lots), kind="stable")
     shard_schema = schema(task.obs_columns, task.count_type)
     with atomic_path(target) as temporary:
         with pq.ParquetWriter(temporary, shard_schema, **writer_options(task.obs_columns)) as writer:
@@ -148,6 +147,7 @@ def _collect(spill: Spill, task: ShardTask, into: _Cells) -> None:
             if not kept.all():
                 entries = np.repeat(kept, lengths)
                 column, count, lengths, rows = column[entries], count[entries], lengths[kept], rows[kept]
+            into.lots.append(batch["lot"].to_numpy()[kept])
             into.genes.append(axis_index[column])
             into.counts.append(np.array(count))
             into.lengths.append(lengths)

@@ -40,7 +40,7 @@ class Task:
     shards
         Per species, how many shards its cells are dealt to.
     seed
-        Together with the rows' numbers it decides which cell goes where, whatever engine runs the task.
+        Decides the cells' lots, whatever engine runs the task and whatever other inputs there are.
     count_type
         ``"int32"`` or ``"float32"``.
     quality, table
@@ -70,7 +70,8 @@ def scatter(task: Task, target: Path) -> dict[str, Any]:
         What to read.
     target
         The Arrow file: one record batch per piece, rows ordered by species, shard and row number; ``column`` and
-        ``count`` are lists, ``row`` is the row in the input. Read it memory-mapped. Beside it, under the same name
+        ``count`` are lists, ``row`` is the row in the input, ``lot`` what was drawn for it: from 0 to 1, its place in
+        the corpus. Read it memory-mapped. Beside it, under the same name
         and other endings: names and obs columns of the cells, quality measures, samples, in how many cells of each
         species each column is expressed, and what the columns are called on the species' gene axes.
 
@@ -89,7 +90,9 @@ def scatter(task: Task, target: Path) -> dict[str, Any]:
     species = cell_species(task.source, cells.obs)[task.start : task.stop].astype(str)
     names = sorted(set(species))
     code = np.searchsorted(names, species)
-    bucket = _deal(task, names, code)
+    lot = np.random.default_rng(task.seed).random(len(code))
+    shards = np.array([task.shards[name] for name in names], dtype=np.int64)
+    bucket = (lot * shards[code]).astype(np.int64)
     measure = measurer(task.source, cells.var, names, quality=task.quality, table=task.table)
     detected = np.zeros((len(names), cells.n_genes), dtype=np.int64)
     measures: list[npt.NDArray[np.float64]] = []
@@ -108,7 +111,7 @@ def scatter(task: Task, target: Path) -> dict[str, Any]:
                 mine = block if len(names) == 1 else block[code[local] == number]
                 detected[number] += np.bincount(mine.indices, minlength=cells.n_genes)
             order = np.lexsort((bucket[local], code[local]))
-            out.write_batch(_spill_batch(block[order], order + first, schema))
+            out.write_batch(_spill_batch(block[order], order + first, lot[local][order], schema))
             pieces.append(_boundaries(code[local][order], bucket[local][order], names, task.shards))
     _save(target.with_suffix(".measures.npy"), np.concatenate(measures))
     _save(target.with_suffix(".detected.npy"), detected)
@@ -118,13 +121,6 @@ def scatter(task: Task, target: Path) -> dict[str, Any]:
 def _save(path: Path, array: npt.NDArray[Any]) -> None:
     with atomic_path(path) as temporary:
         np.save(temporary, array)
-
-
-def _deal(task: Task, names: list[str], code: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Which shard of its species every cell goes to, by lot. Shape (n_cells,)."""
-    lot = np.random.default_rng(task.seed).random(len(code))
-    shards = np.array([task.shards[name] for name in names], dtype=np.int64)
-    return np.asarray((lot * shards[code]).astype(np.int64))
 
 
 def _write_about(task: Task, cells: CellSource, target: Path) -> None:
@@ -188,16 +184,21 @@ def _clean(block: sp.csr_matrix, task: Task) -> sp.csr_matrix:
 def _spill_schema(n_genes: int, count_type: str) -> pa.Schema:
     column = pa.uint16() if n_genes <= 2**16 else pa.uint32()
     count = pa.int32() if count_type == "int32" else pa.float32()
-    return pa.schema([("column", pa.large_list(column)), ("count", pa.large_list(count)), ("row", pa.int64())])
+    return pa.schema(
+        [("column", pa.large_list(column)), ("count", pa.large_list(count)), ("row", pa.int64()), ("lot", pa.float64())]
+    )
 
 
-def _spill_batch(block: sp.csr_matrix, rows: npt.NDArray[np.int64], schema: pa.Schema) -> pa.RecordBatch:
+def _spill_batch(
+    block: sp.csr_matrix, rows: npt.NDArray[np.int64], lot: npt.NDArray[np.float64], schema: pa.Schema
+) -> pa.RecordBatch:
     offsets = pa.array(block.indptr.astype(np.int64))
     columns = pa.array(block.indices.astype(schema.field("column").type.value_type.to_pandas_dtype()))
     arrays = [
         pa.LargeListArray.from_arrays(offsets, columns),
         pa.LargeListArray.from_arrays(offsets, pa.array(block.data)),
         pa.array(rows),
+        pa.array(lot),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

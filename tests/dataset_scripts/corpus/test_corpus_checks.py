@@ -226,5 +226,5 @@ def test_published_folders_with_the_wrong_table(fixtures, tmp_path):
     write_import_manifest([folder], tmp_path / "wrong.tsv.gz", tmp_path / "m.tsv")
     with pytest.raises(InputError, match="do not give whole counts"):
         build(tmp_path / "m.tsv", tmp_path / "out", options=BuildOptions(gene_table=str(tmp_path / "wrong.tsv.gz")))
-    with pytest.raises(InputError, match="dataset_info.json is missing"):
+    with pytest.raises(InputError, match=r"dataset_info\.json is missing"):
         write_import_manifest([tmp_path], tmp_path / "wrong.tsv.gz", tmp_path / "m.tsv")
