@@ -208,6 +208,8 @@ def _open_genome(fasta: str | os.PathLike[str]) -> Any:
         raise InputError(
             f"{fasta}: plain gzip cannot be read at random; compress it with bgzip, or unpack it"
         ) from error
+    except ImportError as error:
+        raise ImportError('a bgzipped genome needs biopython: pip install "genecompass[priors]"') from error
     except (pyfaidx.FastaIndexingError, pyfaidx.IndexNotFoundError, ValueError, OSError) as error:
         raise InputError(f"{fasta}: not a readable FASTA ({' '.join(str(error).split())[:150]})") from error
 

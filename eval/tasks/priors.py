@@ -117,7 +117,7 @@ def recover(
     settings: Gene2VecSettings | None = None,
     matrix: npt.NDArray[Any] | None = None,
     seed: int = 0,
-    resamples: int = 500,
+    resamples: int = 200,
 ) -> pd.DataFrame:
     """Learn vectors from the training pairs, and tell held-out pairs from matched random ones.
 
@@ -169,7 +169,7 @@ def recover(
     return _judge(scorers, positives, negatives, seed, resamples)
 
 
-def recover_evidence(prior: PriorTable, evidence: Pairs, *, seed: int = 0, resamples: int = 500) -> pd.DataFrame:
+def recover_evidence(prior: PriorTable, evidence: Pairs, *, seed: int = 0, resamples: int = 200) -> pd.DataFrame:
     """Ask a finished table for pairs of another source, for example physical interactions.
 
     Negatives are matched by degree in the evidence. Same columns as `recover`.
@@ -223,7 +223,13 @@ def _judge(
 
 
 def evidence_over_species(
-    prior: PriorTable, table: GeneTable, files: Sequence[str], *, ignore_case: bool = False, seeds: int = 3
+    prior: PriorTable,
+    table: GeneTable,
+    files: Sequence[str],
+    *,
+    ignore_case: bool = False,
+    seeds: int = 3,
+    resamples: int = 200,
 ) -> pd.DataFrame:
     """`recover_evidence` for ``SPECIES=FILE`` edge lists; columns as from `benchmark_priors`."""
     parts = []
@@ -233,7 +239,7 @@ def evidence_over_species(
             raise InputError(f"evidence {item!r}: write SPECIES=FILE")
         edges, _ = read_edges([NetworkSource(path, species, ignore_case=ignore_case)], table)
         for seed in range(seeds):
-            scored = recover_evidence(prior, edge_pairs(edges[species]), seed=seed)
+            scored = recover_evidence(prior, edge_pairs(edges[species]), seed=seed, resamples=resamples)
             scored.insert(0, "prior", f"{prior.name} on {Path(path).name.split('.')[0]}")
             scored.insert(1, "species", species)
             scored.insert(2, "seed", seed)
@@ -247,7 +253,7 @@ def benchmark_priors(
     *,
     settings: Gene2VecSettings | None = None,
     seeds: Sequence[int] = (0, 1, 2),
-    resamples: int = 500,
+    resamples: int = 200,
     progress: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Run held-out recovery of several tables and species over several splits.

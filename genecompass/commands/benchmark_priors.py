@@ -29,6 +29,7 @@ def priors(
     width: Annotated[int, typer.Option(help="Numbers per gene.")] = 128,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pairs; default: enough.")] = None,
     seeds: Annotated[int, typer.Option(help="Splits.")] = 3,
+    resamples: Annotated[int, typer.Option(help="Bootstrap draws of whole factors or genes.")] = 200,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file of all results.")] = None,
 ) -> None:
     """Held-out edges, family members and data sets against degree-matched random pairs, with baselines.
@@ -54,10 +55,16 @@ def priors(
     if sources:
         say = lambda line: typer.echo(line, err=True)  # noqa: E731
         parts.append(
-            task.benchmark_priors(sources, gene_table.vocab_size, settings=settings, seeds=range(seeds), progress=say)
+            task.benchmark_priors(
+                sources, gene_table.vocab_size, settings=settings, seeds=range(seeds), resamples=resamples, progress=say
+            )
         )
     for prior in read_tables(table) if evidence else []:
-        parts.append(task.evidence_over_species(prior, gene_table, evidence, ignore_case=ignore_case, seeds=seeds))
+        parts.append(
+            task.evidence_over_species(
+                prior, gene_table, evidence, ignore_case=ignore_case, seeds=seeds, resamples=resamples
+            )
+        )
     results = pd.concat(parts, ignore_index=True)
     summary = task.summarise(results)
     typer.echo(summary.round(3).to_string(index=False))
