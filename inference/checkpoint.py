@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,8 @@ def load_checkpoint(
         else:
             model = _load_model(folder, head, dtype=dtype, attn_implementation=attn_implementation)
         processor = _load_processor(folder, base) if processor is None else processor
-    model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    network: Any = model
+    model = network.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     if fold:
         encoder = encoder_of(model)
         if encoder.config.priors and encoder.config.folded_rows is None:
@@ -190,7 +191,7 @@ def read_finetuning(path: str | os.PathLike[str] | PreTrainedModel) -> Finetunin
     ['B cell', 'NK cell', 'monocyte']
     """
     if isinstance(path, PreTrainedModel):
-        return Finetuning(labels=_labels_of_config(path.config.id2label))
+        return Finetuning(labels=_labels_of_config(path.config.id2label or {}))
     folder = resolve(path)
     file = folder / FINETUNING_FILE
     if not file.exists():
@@ -207,7 +208,7 @@ def read_finetuning(path: str | os.PathLike[str] | PreTrainedModel) -> Finetunin
     )
 
 
-def _labels_of_config(names: dict[Any, str]) -> list[str]:
+def _labels_of_config(names: Mapping[Any, str]) -> list[str]:
     return [names[key] for key in sorted(names, key=int)]
 
 

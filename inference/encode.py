@@ -233,7 +233,7 @@ def predict_logits(
     array([0, 3, 3])
     """
     model.eval()
-    logits = np.zeros((len(tokenized), model.config.num_labels), dtype=np.float32)
+    logits = np.zeros((len(tokenized), int(model.config.num_labels or 0)), dtype=np.float32)
     device = model.device
     for positions, batch in padded_batches(tokenized, max_tokens=max_tokens, device=device, progress=progress):
         with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():

@@ -256,7 +256,7 @@ def _fit(
     trainable.eval()
     logits, codes = predict_rows(trainable, validation)
     temperature = fit_temperature(logits, codes)
-    cost = {
+    cost: dict[str, Any] = {
         "seconds": round(time.perf_counter() - begin, 3),
         "parameters": count_parameters(trainable),
         **{name: trained[name] for name in ("steps", "gradient_bytes", "optimizer_bytes") if name in trained},

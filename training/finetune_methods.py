@@ -82,7 +82,7 @@ def _check_method(method: str) -> None:
         raise InputError(f"unknown fine-tuning method {method!r}; choose {', '.join(METHODS)}")
 
 
-def _fresh(model: PreTrainedModel) -> PreTrainedModel:
+def _fresh(model: Any) -> Any:
     """The same network with new random weights and the same prior-knowledge tables."""
     fresh = type(model)(model.config)
     buffers = dict(model.named_buffers())

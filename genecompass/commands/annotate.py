@@ -42,8 +42,8 @@ def annotate(
     seed: Annotated[int, typer.Option(help="Accepted for uniformity: annotation draws no random numbers.")] = 0,
 ) -> None:
     """Label cells with a fine-tuned model, or from a labelled reference, with calibrated scores."""
-    from genecompass.inference import annotate_file
     from genecompass.inference.annotate_adata import Reference
+    from genecompass.inference.annotate_file import annotate_file
 
     known = None if reference is None else Reference(reference, label, reference_species, reference_gene_species)
     written = annotate_file(
