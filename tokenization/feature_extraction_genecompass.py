@@ -69,12 +69,14 @@ class GeneCompassFeatureExtractor(FeatureExtractionMixin):
         self._last_match: tuple[Any, Any] = (None, None)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "GeneCompassFeatureExtractor":
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> "GeneCompassFeatureExtractor":
         """Load the options, and the gene table beside them, from a folder or Hub repository."""
         hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if kwargs.get(name) is not None}
         options = {name: kwargs[name] for name in ("max_length", "library_size", "min_genes") if name in kwargs}
         extractor = super().from_pretrained(pretrained_model_name_or_path, **hub, **options)
-        extractor.gene_index = GeneIndex.read(cached_file(pretrained_model_name_or_path, GENES_FILE, **hub))
+        extractor.gene_index = GeneIndex.read(str(cached_file(pretrained_model_name_or_path, GENES_FILE, **hub)))
         return extractor
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> list[str]:  # type: ignore[override]

@@ -184,7 +184,7 @@ class GeneIndex:
         tokens, how = self.look_up(ids, species)
         retired = np.array([bool(name) for name in ids], dtype=bool) & (how == UNKNOWN)
         again = np.flatnonzero(how == UNKNOWN)
-        tokens[again], how[again] = self.look_up([symbols[i] for i in again], species)
+        tokens[again], how[again] = self.look_up([symbols[i] for i in again.tolist()], species)
         taken = np.unique(tokens[(how > UNKNOWN) & ~retired])
         rescuable = retired & (how == BY_SYMBOL) & ~np.isin(tokens, taken)
         lost = retired & ~rescuable if rescue_ids else retired
@@ -210,7 +210,7 @@ class GeneIndex:
     ) -> None:
         """Give ``TBCE-1`` back its ``TBCE``: AnnData numbers repeated names, and repeated columns are summed."""
         present = set(symbols)
-        for i in np.flatnonzero((how == UNKNOWN) & ~has_id):
+        for i in np.flatnonzero((how == UNKNOWN) & ~has_id).tolist():
             base, dash, number = symbols[i].rpartition("-")
             if dash and number.isdigit() and base in present:
                 (token,), (way,) = self.look_up([base], species)

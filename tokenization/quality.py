@@ -175,11 +175,11 @@ def measure_cells(block: sparse.csr_matrix, match: GeneMatch, table: GeneTable) 
     symbols = np.array([table.index.symbols[t] if t else str(n) for t, n in zip(own, match.names, strict=True)])
     mito = np.char.startswith(np.char.upper(symbols.astype(str)), "MT-")
     merged = merge_shared_tokens(block.indptr, block.indices, block.data, match.cell_token)
-    expressed = merged > 0
+    expressed = np.asarray(merged > 0)  # type: ignore[operator]
     row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
 
     def per_cell(weights: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-        return np.bincount(row, weights=weights, minlength=block.shape[0])
+        return np.bincount(row, weights=weights, minlength=block.shape[0]).astype(np.float64)
 
     total = per_cell(block.data)
     known = match.cell_token[block.indices] >= 0

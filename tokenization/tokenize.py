@@ -284,13 +284,17 @@ def match_cells(
                 f"nor an obs column ({', '.join(map(str, cells.obs.columns)) or 'there are none'})"
             )
         labels = [species]
-        codes = np.zeros(cells.n_cells, dtype=np.int64)
+        codes: npt.NDArray[np.int64] = np.zeros(cells.n_cells, dtype=np.int64)
     else:
         column = cells.obs[species].astype(str)
         labels = list(column.unique())
-        codes = column.map({label: i for i, label in enumerate(labels)}).to_numpy(dtype=np.int64)
-    options = {"gene_species": gene_species, "column": gene_column, "rescue_ids": rescue_ids}
-    matches = [match_genes(cells.var, table, species=label, **options) for label in labels]
+        codes = np.asarray(column.map({label: i for i, label in enumerate(labels)}), dtype=np.int64)
+    matches = [
+        match_genes(
+            cells.var, table, species=label, gene_species=gene_species, column=gene_column, rescue_ids=rescue_ids
+        )
+        for label in labels
+    ]
     return codes, matches
 
 
@@ -330,7 +334,7 @@ def _quality_pass(
 
 def _count_columns(match: GeneMatch, block: sparse.csr_matrix) -> None:
     totals = np.bincount(block.indices, weights=block.data, minlength=block.shape[1])
-    match.report.add(totals, cells=block.shape[0])
+    match.report.add(totals.astype(np.float64), cells=block.shape[0])
 
 
 def _tokenize_block(

@@ -221,7 +221,7 @@ def _number_shards(tasks: list[_Task], folder: Path, file_format: str, features:
     from datasets import DatasetInfo
 
     DatasetInfo(features=features).write_to_directory(str(folder))
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": name} for name in names],
         "_fingerprint": "0" * 16,
         "_format_columns": None,

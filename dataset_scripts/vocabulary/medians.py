@@ -46,12 +46,12 @@ class CountTally:
 
     def add(self, tokens: npt.NDArray[np.integer], counts: npt.NDArray[np.generic]) -> None:
         """Tally positive counts of genes, entry by entry."""
-        counts = counts.astype(np.float32)
-        small = (counts < _DENSE) & (counts == np.rint(counts))
-        cell = tokens[small].astype(np.int64) * _DENSE + counts[small].astype(np.int64)
+        single = counts.astype(np.float32)
+        small = (single < _DENSE) & (single == np.rint(single))
+        cell = tokens[small].astype(np.int64) * _DENSE + single[small].astype(np.int64)
         self._dense += np.bincount(cell, minlength=self._dense.size).reshape(self._dense.shape)
         # positive float32 numbers order as their bits do
-        large = (tokens[~small].astype(np.int64) << 32) | counts[~small].view(np.int32)
+        large = (tokens[~small].astype(np.int64) << 32) | single[~small].view(np.int32)
         self._pending.append(large)
         self._pending_size += len(large)
         if self._pending_size > _PENDING:
@@ -150,7 +150,8 @@ def gene_medians(
     >>> gene_medians([(adata, "human")], table)
     array([nan, nan,  3.])
     """
-    tally, done = CountTally(table.vocab_size), []
+    done: list[str] = []
+    tally = CountTally(table.vocab_size)
     if state is not None and Path(state).exists():
         tally, done = CountTally.load(state, table.vocab_size)
     for source, species in tqdm(list(sources), desc="medians", unit="file", disable=not progress):
@@ -168,7 +169,7 @@ def gene_medians(
                 # columns of one gene are summed; genes that share a token are not, each has its own median
                 own = match.column_token.astype(np.int32)
                 merged = merge_shared_tokens(part.indptr, part.indices, part.data, own)
-                kept = (own[part.indices] >= 0) & (merged > 0)
+                kept = (own[part.indices] >= 0) & np.asarray(merged > 0)  # type: ignore[operator]
                 tally.add(own[part.indices][kept], merged[kept])
         done.append(name)
         if state is not None:

@@ -68,8 +68,8 @@ def add_names(genes: pd.DataFrame, names: pd.DataFrame) -> pd.DataFrame:
         names["gene_id"], names["symbol"], names["previous_symbols"], names["alias_symbols"], strict=True
     ):
         same_name = by_symbol.get(symbol, [])
-        row = by_id.get(gene_id, same_name[0] if len(same_name) == 1 and not gene_id else None)
-        if row is None:
+        row = by_id.get(gene_id, same_name[0] if len(same_name) == 1 and not gene_id else -1)
+        if row < 0:
             continue
         previous[row] |= set(filter(None, old.split("|")))
         alias[row] |= set(filter(None, other.split("|")))

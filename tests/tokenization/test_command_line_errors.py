@@ -21,7 +21,8 @@ def refused(tmp_path, adata, table, capsys):
 
     def run(change=None, *options, species="human", path=None):
         changed = adata.copy() if change is None else change(adata.copy())
-        path = path or tmp_path / "cells.h5ad"
+        number = len(list(tmp_path.glob("cells*.h5ad")))
+        path = path or tmp_path / f"cells{number}.h5ad"
         if changed is not None:
             changed.write_h5ad(path)
         with pytest.raises(SystemExit) as ended:

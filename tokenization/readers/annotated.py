@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def open_anndata(adata: Any, *, counts: str, block_rows: int, allow_fractional: 
     if adata.raw is not None:
         candidates.append(("raw", lambda: rows(adata.raw.X), lambda: adata.raw.var))
     for layer in adata.layers:
-        candidates.append((layer, lambda layer=layer: rows(adata.layers[layer]), lambda: adata.var))
+        candidates.append((layer, partial(lambda name: rows(adata.layers[name]), layer), lambda: adata.var))
     if adata.X is not None:
         candidates.append(("X", lambda: rows(adata.X), lambda: adata.var))
     return _choose(candidates, counts, name, lambda: adata.obs, block_rows, allow_fractional)
@@ -54,7 +55,7 @@ def open_anndata_file(path: Path, *, counts: str, block_rows: int, allow_fractio
     elif "raw.X" in group:
         candidates.append(("raw", lambda: rows_of(group["raw.X"], name=name), lambda: _table(group, "raw.var", legacy)))
     for layer in group.get("layers", ()):
-        candidates.append((layer, lambda layer=layer: rows_of(group[f"layers/{layer}"], name=name), var))
+        candidates.append((layer, partial(lambda key: rows_of(group[key], name=name), f"layers/{layer}"), var))
     if "X" in group and not _is_null(group["X"]):
         candidates.append(("X", lambda: rows_of(group["X"], name=name), var))
     return _choose(candidates, counts, str(path), lambda: _table(group, "obs", legacy), block_rows, allow_fractional)

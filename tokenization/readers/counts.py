@@ -1,9 +1,8 @@
 """Tell raw counts from log-normalised, scaled and damaged data, and say what to do about it."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import sparse
 
 from ..errors import InputError
@@ -15,8 +14,8 @@ def check_counts(
     block: sparse.csr_matrix,
     *,
     where: str,
-    cells: Sequence[str],
-    genes: Sequence[str],
+    cells: pd.Index,
+    genes: pd.Index,
     allow_fractional: bool,
 ) -> None:
     """Refuse a block that holds anything but raw counts.

@@ -89,7 +89,9 @@ def _numbers(piece: pd.DataFrame, path: Path) -> np.ndarray:
     wrong = [column for column in piece.columns if piece[column].dtype == object]
     if wrong:
         value = next(v for v in piece[wrong[0]] if not isinstance(v, int | float))
-        raise InputError(f"{path}: {value!r} in column {wrong[0] + 1} is not a number; expected names and counts alone")
+        raise InputError(
+            f"{path}: {value!r} in column {int(wrong[0]) + 1} is not a number; expected names and counts alone"
+        )
     return piece.to_numpy(dtype=np.float64)
 
 
