@@ -22,6 +22,10 @@ from .gene_names import match_names
 from .tables import Missing, PriorTable, assemble, source_record, versions_of
 
 CELLS_PER_DATASET = 3000
+# with balanced pooling, what a data set adds is bounded by this many pairs per gene that it has in pairs
+_PAIRS_PER_GENE = 20
+
+Pooling = Literal["once", "datasets", "balanced"]
 
 
 @dataclass
@@ -263,7 +267,7 @@ def _sampled_blocks(group: Sequence[CellsOf], rows: npt.NDArray[np.int64]) -> It
         first_column += len(part.tokens)
 
 
-def pool_pairs(pairs: pd.DataFrame, pooling: Literal["once", "datasets"] = "once") -> dict[str, Pairs]:
+def pool_pairs(pairs: pd.DataFrame, pooling: Pooling = "once") -> dict[str, Pairs]:
     """Pool the pairs of all data sets, species by species.
 
     Parameters
@@ -272,12 +276,25 @@ def pool_pairs(pairs: pd.DataFrame, pooling: Literal["once", "datasets"] = "once
         As from `dataset_pairs`.
     pooling
         ``once``: a pair counts once however many data sets have it, as published. ``datasets``: it counts once
-        for each.
+        for each. ``balanced``: as ``datasets``, but the pairs of one data set share at most 20 per gene, so that
+        one of deep read counts with a million pairs does not drown the others.
+
+    Raises
+    ------
+    InputError
+        For an unknown pooling.
     """
+    if pooling not in ("once", "datasets", "balanced"):
+        raise InputError(f"pooling {pooling!r} is not known; choose once, datasets or balanced")
     pooled = {}
     for species, mine in pairs.groupby("species"):
-        counted = mine.groupby(["left", "right"], as_index=False).size()
-        weight = counted["size"].to_numpy(np.float64) if pooling == "datasets" else np.ones(len(counted))
+        share = pd.Series(1.0, index=mine.index)
+        if pooling == "balanced":
+            for _, own in mine.groupby("dataset"):
+                genes = len(np.unique(own[["left", "right"]].to_numpy()))
+                share[own.index] = min(1.0, _PAIRS_PER_GENE * genes / len(own))
+        counted = mine.assign(share=share).groupby(["left", "right"], as_index=False).agg({"share": "sum"})
+        weight = np.ones(len(counted)) if pooling == "once" else counted["share"].to_numpy(np.float64)
         pooled[str(species)] = Pairs(counted["left"].to_numpy(), counted["right"].to_numpy(), weight)
     return pooled
 
@@ -289,7 +306,7 @@ def build_co_expression(
     cells_per_dataset: int | None = CELLS_PER_DATASET,
     transform: Transform = "counts",
     correlation: CorrelationSettings | None = None,
-    pooling: Literal["once", "datasets"] = "once",
+    pooling: Pooling = "once",
     settings: Gene2VecSettings | None = None,
     align: bool = True,
     missing: Missing = "zero",

@@ -197,7 +197,7 @@ def co_expression(
     threshold: Annotated[float, typer.Option(help="Smallest correlation.")] = 0.8,
     min_shared: Annotated[int, typer.Option(help="Fewest cells that express both genes.")] = 30,
     transform: Annotated[str, typer.Option(help="counts, log_counts or log_normalized.")] = "counts",
-    pooling: Annotated[str, typer.Option(help="once, or datasets: a pair counts for each data set.")] = "once",
+    pooling: Annotated[str, typer.Option(help="once, datasets (a pair counts for each), or balanced.")] = "once",
     device: Annotated[str, typer.Option(help="Where the matrix products run: cpu or cuda.")] = "cpu",
     width: Width = 768,
     epochs: Epochs = None,

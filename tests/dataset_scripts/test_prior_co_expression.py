@@ -220,6 +220,15 @@ def test_pooling():
     pairs = pd.DataFrame({"species": "human", "dataset": ["a", "b", "b"], "left": 2, "right": [3, 3, 4]})
     assert pool_pairs(pairs)["human"].weight.tolist() == [1, 1]
     assert pool_pairs(pairs, "datasets")["human"].weight.tolist() == [2, 1]
+    assert pool_pairs(pairs, "balanced")["human"].weight.tolist() == [2, 1]
+    with pytest.raises(InputError, match="pooling"):
+        pool_pairs(pairs, "twice")
+
+
+def test_balanced_pooling_bounds_a_data_set():
+    first, second = np.triu_indices(100, 1)
+    pairs = pd.DataFrame({"species": "human", "dataset": "deep", "left": first, "right": second})
+    assert pool_pairs(pairs, "balanced")["human"].weight.sum() == pytest.approx(20 * 100)
 
 
 def test_too_few_cells_and_no_pairs(tmp_path, table):

@@ -160,7 +160,8 @@ def test_command_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as done:
         main(["benchmark", "priors", *common, "--network", f"human={tmp_path}/net.tsv",
               "--families", f"human={tmp_path}/fam.tsv", "--table", str(tmp_path / "p.safetensors"),
-              "--evidence", f"human={tmp_path}/net.tsv", "--width", "8", "--epochs", "3", "--seeds", "2", "--resamples", "10",
+              "--evidence", f"human={tmp_path}/net.tsv", "--width", "8", "--epochs", "3",
+              "--seeds", "2", "--resamples", "10",
               "-o", str(tmp_path / "out.json")])  # fmt: skip
     assert not done.value.code
     summary = json.loads((tmp_path / "out.json").read_text())["summary"]
