@@ -84,6 +84,7 @@ def beeline_simulated(
     *,
     methods: Sequence[str] = EXPRESSION_METHODS,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    n_trees: int = 500,
     n_jobs: int = 1,
 ) -> GrnBenchmark:
     """Every method on one simulated BEELINE data set.
@@ -98,6 +99,8 @@ def beeline_simulated(
         Of `inference.grn.EXPRESSION_METHODS`.
     seeds
         For the methods that draw at random.
+    n_trees
+        Of the tree ensembles.
 
     Examples
     --------
@@ -116,7 +119,9 @@ def beeline_simulated(
     runs = []
     for method in methods:
         for seed in seeds if method in SEEDED else seeds[:1]:
-            scores, signed = expression_scores(X.to_numpy(), every, every, method, seed=seed, n_jobs=n_jobs)
+            scores, signed = expression_scores(
+                X.to_numpy(), every, every, method, n_trees=n_trees, seed=seed, n_jobs=n_jobs
+            )
             edges = edges_from_matrix(scores, genes, genes, evidence=method, signed=signed is not None)
             runs.append(_run(Path(expression).name, Path(reference).name, method, seed, edges, truth))
     return GrnBenchmark(pd.DataFrame(runs), {"seeds": list(seeds), "genes": len(genes), "cells": len(X)})

@@ -192,55 +192,75 @@ def _first_of_token(cell_token: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     return first
 
 
-def columns_of_genes(names: Sequence[str], cells: PerturbedCells, *, must_be_expressed: bool = True) -> list[int]:
-    """Columns that gene names stand for; symbols, Ensembl ids or names of the matrix, of any species with homologs.
+class GeneColumns:
+    """Looks up which column of the cells a gene's name means.
 
-    Raises
-    ------
-    InputError
-        For a gene that the vocabulary does not know, that the matrix does not hold, or that no chosen cell expresses.
+    Names are those of the matrix, symbols or Ensembl ids, of the cells' species or, by homology, of another.
+
+    Parameters
+    ----------
+    cells
+        Cells with their matched genes.
+    must_be_expressed
+        Refuse a gene that no cell expresses.
     """
-    by_name = {str(name): column for column, name in reversed(list(enumerate(cells.names)))}
-    by_token = {int(t): column for column, t in reversed(list(enumerate(cells.match.cell_token))) if t >= 0}
-    expressed = set(cells.expressed().tolist())
-    found = []
-    for name in map(str, names):
-        column = by_name.get(name)
-        if column is not None and cells.match.cell_token[column] < 0:
-            raise InputError(f"gene {name!r} is in the matrix, but the model's gene table does not know it")
+
+    def __init__(self, cells: PerturbedCells, *, must_be_expressed: bool = True) -> None:
+        self.cells, self.must_be_expressed = cells, must_be_expressed
+        token = cells.match.cell_token
+        # the first column of several with one name or token is where they are counted
+        self._by_name = {str(cells.names[column]): column for column in range(len(token) - 1, -1, -1)}
+        self._by_token = {int(token[column]): column for column in range(len(token) - 1, -1, -1) if token[column] >= 0}
+        self._expressed = set(cells.expressed().tolist())
+
+    def column(self, name: str) -> int:
+        """Column of a gene.
+
+        Raises
+        ------
+        InputError
+            For a gene that the vocabulary does not know, that the matrix does not hold, or that no cell expresses.
+        """
+        column = self._by_name.get(name)
         if column is None:
-            token = _token_of(name, cells)
-            column = by_token.get(token)
+            column = self._by_token.get(self._token(name))
             if column is None:
                 raise InputError(f"gene {name!r} is known to the model, but was not measured in these cells")
-        column = by_token[int(cells.match.cell_token[column])]
-        if must_be_expressed and column not in expressed:
+        elif self.cells.match.cell_token[column] < 0:
+            raise InputError(f"gene {name!r} is in the matrix, but the model's gene table does not know it")
+        column = self._by_token[int(self.cells.match.cell_token[column])]
+        if self.must_be_expressed and column not in self._expressed:
             raise InputError(
-                f"gene {name!r} is not expressed in any of the {len(cells)} cells; choose other cells, or insert it "
-                "(kind='set' or 'overexpress' with absent='insert')"
+                f"gene {name!r} is not expressed in any of the {len(self.cells)} cells; choose other cells, or insert "
+                "it (kind='set' or 'overexpress' with absent='insert')"
             )
-        found.append(int(column))
-    return found
+        return int(column)
+
+    def _token(self, name: str) -> int:
+        """Token that a gene takes in a cell, looked up in the cells' own species first, then in the others."""
+        table, own_species = self.cells.table, self.cells.match.species
+        for species in (own_species, *(other for other in table.species if other != own_species)):
+            own = int(table.index.look_up([name], species)[0][0])
+            if own >= 0:
+                return int(table.token_in_cell[own])
+        raise InputError(f"gene {name!r} is unknown to the model's gene table; use a symbol or Ensembl id that it has")
 
 
-def _token_of(name: str, cells: PerturbedCells) -> int:
-    """Token that a gene takes in a cell, looked up in the cells' own species first, then in the others."""
-    table = cells.table
-    for species in (cells.match.species, *(s for s in table.species if s != cells.match.species)):
-        own = int(table.index.look_up([name], species)[0][0])
-        if own >= 0:
-            return int(table.token_in_cell[own])
-    raise InputError(f"gene {name!r} is unknown to the model's gene table; use a symbol or Ensembl id that it has")
+def columns_of_genes(names: Sequence[str], cells: PerturbedCells, *, must_be_expressed: bool = True) -> list[int]:
+    """Columns that gene names stand for; an `InputError` for the first that has none. See `GeneColumns`."""
+    columns = GeneColumns(cells, must_be_expressed=must_be_expressed)
+    return [columns.column(str(name)) for name in names]
 
 
 def measured_genes(
     names: Iterable[str], cells: PerturbedCells, *, must_be_expressed: bool = True
 ) -> tuple[list[str], list[str]]:
     """Split names into those measured (and expressed by some chosen cell), and those absent, in their order."""
+    columns = GeneColumns(cells, must_be_expressed=must_be_expressed)
     here, absent = [], []
     for name in dict.fromkeys(map(str, names)):
         try:
-            columns_of_genes([name], cells, must_be_expressed=must_be_expressed)
+            columns.column(name)
         except InputError:
             absent.append(name)
         else:

@@ -49,7 +49,7 @@ class GeneProfile:
 
 
 def matched_genes(
-    profile: GeneProfile, column: int, *, n: int, exclude: Sequence[int] = (), seed: int = 0
+    profile: GeneProfile, column: int, *, n: int, exclude: Sequence[int] | npt.NDArray[np.int64] = (), seed: int = 0
 ) -> npt.NDArray[np.int64]:
     """Draw genes with about the same rank and detection rate as one gene.
 

@@ -49,7 +49,13 @@ def combine(columns: Sequence[int], size: int) -> list[Unit]:
 
 
 def make_plan(
-    asked: Sequence[Unit], profile: GeneProfile, *, n_null: int, seed: int = 0, null_among_asked: bool = False
+    asked: Sequence[Unit],
+    profile: GeneProfile,
+    *,
+    n_null: int,
+    seed: int = 0,
+    null_among_asked: bool = False,
+    max_pool: int = 400,
 ) -> Plan:
     """Draw the matched null of every perturbation.
 
@@ -65,18 +71,26 @@ def make_plan(
         Random perturbations for each; 0 for none.
     null_among_asked
         Draw from the genes asked for as well: for a screen of all genes, where the null then costs nothing more.
+    max_pool
+        Most random genes for all perturbations together. Where hundreds of genes are asked for, each would draw its
+        own and the null would cost more than they; then so many of those drawn are kept, and each gene is matched
+        among them.
     """
     units = list(dict.fromkeys(tuple(unit) for unit in asked))
     place = {unit: index for index, unit in enumerate(units)}
     n_asked = len(units)
     exclude = [] if null_among_asked else sorted({column for unit in units for column in unit})
     drawn: dict[int, npt.NDArray[np.int64]] = {}
-    nulls = []
-    for unit in units[:n_asked]:
-        for column in unit:
-            if column not in drawn:
-                drawn[column] = matched_genes(profile, column, n=n_null, exclude=exclude, seed=seed)
-        nulls.append(_null_of(unit, [drawn[column] for column in unit], units, place))
+    wanted = sorted({column for unit in units for column in unit})
+    for column in wanted:
+        drawn[column] = matched_genes(profile, column, n=n_null, exclude=exclude, seed=seed)
+    pool = np.unique(np.concatenate([np.zeros(0, np.int64), *drawn.values()]))
+    if len(pool) > max(max_pool, 2 * n_null) and not null_among_asked:
+        pool = np.random.default_rng([seed, len(pool)]).permutation(pool)[: max(max_pool, 2 * n_null)]
+        outside = np.setdiff1d(profile.columns, pool)
+        for column in wanted:
+            drawn[column] = matched_genes(profile, column, n=n_null, exclude=outside, seed=seed)
+    nulls = [_null_of(unit, [drawn[column] for column in unit], units, place) for unit in units[:n_asked]]
     return Plan(units, n_asked, nulls)
 
 
