@@ -28,7 +28,7 @@ class ModelSection:
     priors: str | None = None
     use_priors: list[str] | None = None
     prior_warmup_steps: int = 0
-    start_from_frequencies: bool = True
+    start_from_statistics: bool = True
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """From a configuration and a gene table to a model that is ready to train."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,8 @@ def build_model(config: PretrainConfig, table: GeneTable) -> GeneCompassForMaske
 
 
 @torch.no_grad()
-def start_from_frequencies(model: GeneCompassForMaskedGeneModeling, cells: Iterable[Row]) -> None:
-    """Set the id head's bias so that an untrained model predicts each gene's overall frequency.
+def start_from_statistics(model: GeneCompassForMaskedGeneModeling, cells: Sequence[Row]) -> None:
+    """Set the heads' biases so that an untrained model predicts overall gene frequency and the mean value.
 
     Parameters
     ----------
@@ -103,6 +103,7 @@ def start_from_frequencies(model: GeneCompassForMaskedGeneModeling, cells: Itera
     counts[: len(SPECIAL_TOKENS)] = 1e-3
     bias = np.log(counts / counts.sum())
     model.decoder.bias.copy_(torch.from_numpy(bias - bias.max()))
+    model.value_decoder.bias.fill_(float(np.mean(np.concatenate([np.asarray(cell["values"]) for cell in cells]))))
 
 
 def _model_config(config: PretrainConfig, table: GeneTable, priors: dict[str, int]) -> GeneCompassConfig:

@@ -27,7 +27,7 @@ from .config import PretrainConfig
 from .evaluation import HeldOutCells, flat_figures
 from .export import base_record, export
 from .masking import CellMasker, MaskedGeneCollator, token_pools
-from .model_setup import build_model, start_from_frequencies
+from .model_setup import build_model, start_from_statistics
 from .progress import ProgressBar
 from .run_folder import claim_folder, mark_begun
 from .sources import Corpus, check_corpus, corpus_opener, count_cells, fingerprint
@@ -128,11 +128,11 @@ def pretrain(
     table = gene_table_for(config, corpus, table)
     set_seed(config.seed)
     model = build_model(config, table)
-    masker = _masker(config, table, model.config.max_position_embeddings)
+    masker = make_masker(config, table, model.config.max_position_embeddings)
     opener = corpus_opener(corpus, table, config)
     held_out, counted = _figures_cells(config, table, opener)
-    if config.model.start_from_frequencies and config.model.from_checkpoint is None:
-        start_from_frequencies(model, counted)
+    if config.model.start_from_statistics and config.model.from_checkpoint is None:
+        start_from_statistics(model, counted)
     evaluator = HeldOutCells(
         held_out,
         counted,
@@ -141,7 +141,7 @@ def pretrain(
         species=table.species,
         max_tokens=config.data.tokens_per_batch,
     )
-    stream = _stream(config, masker, opener, arguments)
+    stream = make_stream(config, masker, opener, arguments)
     if arguments.max_steps <= 0:
         lengths = np.array([len(row["input_ids"]) for row in counted])
         arguments.max_steps = steps_for_epochs(config, lengths, count_cells(corpus, opener), arguments.world_size)
@@ -191,7 +191,8 @@ def pretrain(
     return result
 
 
-def _masker(config: PretrainConfig, table: GeneTable, positions: int) -> CellMasker:
+def make_masker(config: PretrainConfig, table: GeneTable, positions: int) -> CellMasker:
+    """What hides genes in this run; `positions` is the model's ``max_position_embeddings``."""
     return CellMasker(
         token_pools(table), unknown_rank_position=positions, seed=config.seed, **dataclasses.asdict(config.masking)
     )
@@ -222,9 +223,10 @@ def _figures_cells(
     return held_out, counted
 
 
-def _stream(
+def make_stream(
     config: PretrainConfig, masker: CellMasker, opener: Callable[..., Cells], arguments: TrainingArguments
 ) -> TokenBudgetStream:
+    """The training batches of this process."""
     data = config.data
     layout = data.layout
     if layout == "auto":

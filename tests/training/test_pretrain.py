@@ -14,6 +14,7 @@ from genecompass.tokenization.manifest import check_manifest
 from genecompass.training import checkpoints
 from genecompass.training.checkpoints import CheckpointError, checkpoints_in
 from genecompass.training.pretrain import pretrain
+from genecompass.training.sources import MemoryCells
 from genecompass.training.trainer import DivergedError, PriorWarmup
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -107,27 +108,29 @@ def test_resume_with_loader_processes_is_exact_too(toy, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["published", "hidden_rank"])
-def test_two_processes_train_on_disjoint_cells_as_one_process_with_the_same_global_batch(toy, tmp_path, task):
-    # twelve cells a batch whatever their lengths: two processes, or one with two micro-batches, see the same cells
+def test_two_processes_share_the_cells_and_train_as_one_with_the_same_batches(toy, tmp_path, monkeypatch, task):
+    # twelve cells a batch whatever their lengths; one process takes the two batches of a step as micro-batches
     sets = ["data.tokens_per_batch=4096", "data.pool_cells=12", "data.held_out=0.1", f"masking.task={task}"]
     sets += ["optimisation.max_steps=5", "model.overrides={hidden_size: 16, hidden_dropout: 0.0}"]
-    sets += ["optimisation.learning_rate=0.001"]
     flags = [part for item in sets for part in ("--set", item)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    two = program(
-        toy, "--output", tmp_path / "two", "--record", tmp_path / "two", *flags, launcher=torchrun
-    )  # fmt: skip
+    two = program(toy, "--output", tmp_path / "two", "--record", tmp_path / "two", *flags, launcher=torchrun)
     assert two.returncode == 0, two.stderr[-3000:]
     ranks = [json.loads((tmp_path / f"two.{rank}").read_text()) for rank in (0, 1)]
-    for first, second in zip(ranks[0]["cells"], ranks[1]["cells"], strict=True):
-        assert first
-        assert not set(first) & set(second)
-    one = run(toy, tmp_path / "one", *sets, "optimisation.gradient_accumulation_steps=2")
-    losses = [
-        [entry["loss"] for entry in history if "id_loss" in entry] for history in (ranks[0]["history"], one.history)
+    everything = [cell for rank in ranks for step in rank["cells"] for cell in step]
+    assert len(everything) == len(set(everything)) == 120
+
+    rows = {row["cell_id"]: row for row in toy.make_cells()}
+    order = [
+        cell for steps in zip(ranks[0]["cells"], ranks[1]["cells"], strict=True) for step in steps for cell in step
     ]
-    assert len(losses[0]) == 5
-    np.testing.assert_allclose(losses[0], losses[1], rtol=0.02)
+    in_order = [rows.pop(cell) for cell in order] + list(rows.values())
+    monkeypatch.setattr(MemoryCells, "__iter__", lambda self: iter(in_order))
+    one = run(toy, tmp_path / "one", *sets, "optimisation.gradient_accumulation_steps=2")
+    for figure in ("loss", "id_loss", "value_loss", "grad_norm"):
+        figures = [[e[figure] for e in history if "id_loss" in e] for history in (ranks[0]["history"], one.history)]
+        assert len(figures[0]) == 5
+        np.testing.assert_allclose(figures[0], figures[1], rtol=1e-3, err_msg=figure)
 
 
 def test_global_batch_decides_the_loss_not_its_division(toy, tmp_path):
