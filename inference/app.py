@@ -173,7 +173,7 @@ def draw_map(found: Exploration) -> Any:
 
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
-    colours = colormaps["tab20"].colors
+    colours = [colormaps["tab20"](place) for place in range(20)]
     size = max(3.0, min(20.0, 12_000 / max(1, found.n_shown)))
     for place, group in enumerate(found.groups.value_counts().index):
         mine = (found.groups == group).to_numpy()
@@ -203,10 +203,10 @@ def _say_found(found: Exploration) -> str:
     return f"**{found.n_cells:,} cells**{drawn}. {found.coverage}\n\n{what}"
 
 
-def _say_error(error: BaseException, path: str | None = None) -> str:
+def _say_error(error: BaseException, path: Any = None) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     # an upload lies in a folder that means nothing to the reader
-    return f"**Error:** {text.replace(path, Path(path).name) if path else text}"
+    return f"**Error:** {text.replace(str(path), Path(path).name) if path else text}"
 
 
 def _short(table: pd.DataFrame) -> pd.DataFrame:

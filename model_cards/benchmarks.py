@@ -47,8 +47,12 @@ class Score:
     @property
     def text(self) -> str:
         """The value with its spread, as a table shows it."""
-        spread = f" ± {self.spread:.3f}" if self.spread is not None else ""
-        return f"{self.value:.3f}{spread}"
+        return _shown(self.value) + (f" ± {_shown(self.spread)}" if self.spread is not None else "")
+
+
+def _shown(value: float) -> str:
+    """Three decimals; two digits where these would all be zeros."""
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.005 else f"{value:.2g}"
 
 
 def read_scores(paths: Iterable[str | os.PathLike[str]]) -> list[Score]:
@@ -86,7 +90,8 @@ def scores_in(content: Any, *, default_task: str = "benchmark") -> list[Score]:
         return []
     task = str(content.get("task") or content.get("benchmark") or default_task)
     dataset = str(content.get("dataset") or content.get("data") or content.get("split") or "")
-    rows = next((content[key] for key in ("summary", "rows", "results", "scores") if _is_rows(content.get(key))), [])
+    lists = [content.get(key) for key in ("summary", "rows", "results", "scores")]
+    rows: list[dict[str, Any]] = next((found for found in lists if _is_rows(found)), [])
     return [score for row in rows for score in _scores_of_row(row, task, dataset)]
 
 
@@ -112,9 +117,9 @@ def _scores_of_row(row: dict[str, Any], task: str, dataset: str) -> list[Score]:
             if name not in ("seed", "seeds", "ours", "baseline", "n_seeds") and not name.endswith(("_std", "_sd"))
         ]
     return [
-        Score(**common, metric=name, value=float(value), spread=_number(spread), seeds=seeds, ours=ours)
+        Score(**common, metric=name, value=number, spread=_number(spread), seeds=seeds, ours=ours)
         for name, value, spread in pairs
-        if _number(value) is not None
+        if (number := _number(value)) is not None
     ]
 
 
@@ -155,7 +160,7 @@ def pretraining_scores(evaluation: dict[str, Any]) -> list[Score]:
 def _figures(method: str, label: str, species: str, figures: dict[str, Any], ours: bool) -> list[Score]:
     where = f"held-out cells of the corpus, {label}, {'all species' if species == 'all' else species}"
     return [
-        Score("pre-training", where, metric.replace("_", " "), method, float(value), ours=ours)
+        Score("pre-training", where, metric.replace("_", " "), method, float(value), seeds=1, ours=ours)
         for metric, value in figures.items()
         if metric != "slots" and _number(value) is not None
     ]

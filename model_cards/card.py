@@ -10,6 +10,7 @@ import yaml
 
 from ..tokenization.files import atomic_path
 from ..tokenization.manifest import MANIFEST, read_manifest, record_files, write_manifest
+from ..tokenization.sources import resolve
 from . import facts
 from .benchmarks import Score, eval_results, pretraining_scores, read_scores, tables
 from .curves import curve_table, draw_curves
@@ -40,6 +41,7 @@ def write_card(
     figures: Iterable[str | os.PathLike[str]] = (),
     licence: str | None = None,
     title: str | None = None,
+    corpus: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write ``README.md`` beside the weights and bring the manifest up to date.
 
@@ -57,6 +59,8 @@ def write_card(
         SPDX id of the weights' or data's licence; None keeps what an earlier card says, else "not recorded".
     title
         Heading; None: the folder's name.
+    corpus
+        For a checkpoint: the corpus that it was trained on (folder or repository), for the table of sources.
 
     Returns
     -------
@@ -81,6 +85,8 @@ def write_card(
         _write_manifest(folder, kind)
     front = _front_matter(folder, kind, scores, licence, title)
     context = _context(folder, kind, scores, shown, repo, revision, front, title)
+    if corpus is not None:
+        context["sources"] = facts.source_rows(resolve(corpus, repo_type="dataset"))
     body = _environment().get_template(f"{kind}.md").render(context)
     with atomic_path(folder / CARD) as temporary:
         temporary.write_text(f"---\n{_yaml(front)}---\n{_tidy(body)}", encoding="utf-8")

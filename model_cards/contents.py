@@ -66,7 +66,8 @@ def _reasons_against(path: Path, look_for_paths: bool) -> list[str]:
     if _SECRETS.search(text):
         reasons.append("holds what looks like an access token or a private key")
     if look_for_paths and (found := absolute_path_in(path, text)):
-        reasons.append(f"names a path of this machine ({found}); replace it by a repository or a plain name")
+        mend = "pass --base owner/name" if path.name == "adapter_config.json" else "replace it by a plain name"
+        reasons.append(f"names a path of this machine ({found}); {mend}")
     return reasons
 
 

@@ -138,17 +138,19 @@ def training_rows(folder: Path) -> Rows:
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
     config = record.get("config") or _yaml(folder / "pretraining.yaml")
     optimisation, masking = config.get("optimisation") or {}, config.get("masking") or {}
-    steps, planned = record.get("steps"), record.get("planned_steps")
+    options, cost = record.get("options") or {}, record.get("cost") or {}
+    steps, planned = record.get("steps") or cost.get("steps"), record.get("planned_steps")
     of_planned = f"{steps:,} of {planned:,} planned" if steps and planned and steps != planned else steps
     rows = [
-        ("Task", text_of(masking.get("task") or record.get("method"))),
+        ("Task", text_of(masking.get("task") or record.get("task"))),
+        ("Method", text_of(record.get("method") or ("all weights" if optimisation else None))),
         ("Masked share of gene slots", text_of(masking.get("rate"))),
         ("Optimiser steps", text_of(of_planned)),
         ("Learning rate", text_of(optimisation.get("learning_rate") or record.get("learning_rate"))),
         ("Schedule", text_of(optimisation.get("schedule"))),
-        ("Precision", text_of(optimisation.get("precision") or record.get("precision"))),
-        ("Seed", text_of(config.get("seed", record.get("seed")))),
-        ("Wall time (seconds)", text_of(record.get("seconds"))),
+        ("Precision", text_of(optimisation.get("precision") or _precision(options))),
+        ("Seed", text_of(config.get("seed", options.get("seed")))),
+        ("Wall time (seconds)", text_of(record.get("seconds") or cost.get("seconds"))),
         ("Hardware at save time", text_of(_hardware(manifest.get("hardware")))),
         ("Corpus", text_of(config.get("corpus") or record.get("corpus"))),
         ("Corpus fingerprint", text_of(record.get("corpus_fingerprint"))),
@@ -158,9 +160,13 @@ def training_rows(folder: Path) -> Rows:
     ]
     shown = {"labels", "history", "versions", "config", "evaluation", "ontology_ids", "known_answer", "command"}
     shown |= {"steps", "planned_steps", "seconds", "seed", "method", "learning_rate", "precision", "corpus"}
-    shown |= {"corpus_fingerprint", "parameters", "vocab_size"}
+    shown |= {"corpus_fingerprint", "parameters", "vocab_size", "task"}
     extra = [(key, value) for key, value in record.items() if key not in shown and _is_short(value)]
     return rows + [(key.replace("_", " ").capitalize(), text_of(value)) for key, value in extra]
+
+
+def _precision(options: dict[str, Any]) -> str | None:
+    return ("bf16" if options["bf16"] else "fp32") if "bf16" in options else None
 
 
 def _is_short(value: Any) -> bool:
@@ -185,8 +191,8 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """Logged figures of a run, each with its step."""
-    return [entry for entry in training_record(folder).get("history") or [] if "step" in entry]
+    """Logged figures of a run, each with its step or epoch."""
+    return [entry for entry in training_record(folder).get("history") or [] if "step" in entry or "epoch" in entry]
 
 
 def source_rows(folder: Path) -> list[dict[str, str]]:
@@ -223,14 +229,14 @@ def corpus_rows(folder: Path) -> Rows:
 
 def _removed(manifest: dict[str, Any]) -> dict[str, int] | None:
     sources = manifest.get("sources")
-    if not isinstance(sources, list):
+    if not isinstance(sources, list) or not any("removed" in source for source in sources):
         return None
     total: dict[str, int] = {}
     for source in sources:
         for reason, number in (source.get("removed") or {}).items():
             if isinstance(number, int):
                 total[reason] = total.get(reason, 0) + number
-    return total or None
+    return total or {"cells": 0}
 
 
 def prior_rows(folder: Path) -> list[dict[str, str]]:

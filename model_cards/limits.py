@@ -38,7 +38,9 @@ def limits_of(folder: Path, kind: str) -> list[str]:
 
 
 def _species_limit(folder: Path) -> str:
-    species = facts.read_json(folder / "config.json").get("species")
+    species = facts.read_json(folder / "config.json").get("species") or facts.training_record(folder).get("species")
+    if isinstance(species, str):
+        species = [species]
     if not species:
         return "Species that it was trained on: not recorded here; see the base checkpoint."
     return f"Trained on {' and '.join(species)} only; other species need homologs, and that is untested."

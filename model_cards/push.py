@@ -300,7 +300,7 @@ def hub_errors_in_one_line(repo: str) -> Iterator[None]:
     from huggingface_hub import errors
 
     # the base of all HTTP errors, whichever client library huggingface_hub uses
-    http_error = errors.HfHubHTTPError.__bases__[0]
+    http_error: Any = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
     except errors.LocalTokenNotFoundError as error:

@@ -32,11 +32,11 @@ class GeneCompassPipeline(Pipeline):
         Cells a batch; 16 by default.
     """
 
-    _load_processor = True
-    _load_tokenizer = False
-    _load_feature_extractor = False
-    _load_image_processor = False
-    _load_video_processor = False
+    _load_processor: Any = True
+    _load_tokenizer: Any = False
+    _load_feature_extractor: Any = False
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
 
     def __call__(self, cells: Any, genes: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """Run the model on cells; see the class for the arguments."""
@@ -56,14 +56,15 @@ class GeneCompassPipeline(Pipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         given = {name: value for name, value in options.items() if value is not None}
-        before = {name: given.pop(name) for name in ("species", "layer") if name in given}
+        before: dict[str, Any] = {str(name): given.pop(name) for name in ("species", "layer") if name in given}
         return before, {}, given
 
     def preprocess(self, cells: Any, species: Any = None, **_: Any) -> Any:  # type: ignore[override]
         """Tokenise one batch: ``{"counts": ..., "genes": ...}``."""
-        return self.processor(cells["counts"], genes=cells["genes"], species=species, return_tensors="pt")
+        processor: Any = self.processor
+        return processor(cells["counts"], genes=cells["genes"], species=species, return_tensors="pt")
 
-    def _forward(self, batch: Any, **_: Any) -> Any:
+    def _forward(self, batch: Any, **_: Any) -> Any:  # type: ignore[override]
         with torch.inference_mode():
             return {"outputs": self.model(**batch), "batch": dict(batch)}
 
@@ -128,7 +129,8 @@ class GeneClassificationPipeline(GeneCompassPipeline):
         """Turn the logits of every gene slot into a label with its probability."""
         scores = outputs["outputs"].logits.float().softmax(-1)
         ids, mask = outputs["batch"]["input_ids"], outputs["batch"]["attention_mask"].bool()
-        tokenizer, names = self.processor.tokenizer, self.model.config.id2label
+        processor: Any = self.processor
+        tokenizer, names = processor.tokenizer, self.model.config.id2label
         results = []
         for cell in range(len(ids)):
             genes = tokenizer.convert_ids_to_tokens(ids[cell][mask[cell]].tolist())

@@ -1,7 +1,9 @@
 """A fixed tiny input and the outputs that a checkpoint gave for it when it was saved."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ def compute_known_answer(
 
     folder = Path(folder)
     try:
-        model = _load_adapter(folder, base) if kind == "adapter" else _load_checkpoint(folder)
+        with _quiet():
+            model = _load_adapter(folder, base) if kind == "adapter" else _load_checkpoint(folder)
     except _NotHereError as reason:
         return {"skipped": str(reason)}
     batch, described = _fixed_input(model.config)
@@ -99,6 +102,22 @@ class _NotHereError(Exception):
     """Something outside the folder is needed and absent."""
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back bars and reports: a head that an adapter brings along counts as missing from its base."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _load_checkpoint(folder: Path) -> Any:
     import torch
     import transformers
@@ -133,10 +152,15 @@ def _load_adapter(folder: Path, base: str | os.PathLike[str] | None) -> Any:
         "TOKEN_CLS": "AutoModelForTokenClassification",
     }.get(config.get("task_type") or "", "AutoModel")
     labels = _labels_in_adapter(folder)
-    extra: dict[str, Any] = {"num_labels": labels} if labels and task != "AutoModel" else {}
-    model = getattr(transformers, task).from_pretrained(
-        _base_of(folder, base), trust_remote_code=False, dtype=torch.float32, **extra
-    )
+    options: dict[str, Any] = {"trust_remote_code": False, "dtype": torch.float32}
+    if labels and task != "AutoModel":
+        options["num_labels"] = labels
+    recorded = folder / "finetuning.json"
+    settings = json.loads(recorded.read_text(encoding="utf-8")).get("options") or {} if recorded.is_file() else {}
+    if "pooling" in settings and task == "AutoModelForSequenceClassification":
+        # how the head reads a cell; a base checkpoint cannot know
+        options["classifier_pooling"] = settings["pooling"]
+    model = getattr(transformers, task).from_pretrained(_base_of(folder, base), **options)
     return PeftModel.from_pretrained(model, str(folder))
 
 

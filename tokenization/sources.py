@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 
@@ -92,7 +93,7 @@ def _snapshot(name: str, revision: str | None, repo_type: str, allow_patterns: l
     from huggingface_hub import errors, snapshot_download
 
     # the base of all HTTP errors, whichever client library huggingface_hub uses
-    http_error = errors.HfHubHTTPError.__bases__[0]
+    http_error: Any = errors.HfHubHTTPError.__bases__[0]
     where = f"{name}@{revision}" if revision else name
     other = {"model": "dataset", "dataset": "model"}[repo_type]
     try:

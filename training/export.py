@@ -38,8 +38,13 @@ def _last_part(path: str | None) -> str | None:
 
 def command_line() -> str:
     """The command that runs, without local folders."""
-    parts = [Path(part).name if os.path.isabs(part) else part for part in sys.argv]
-    return shlex.join(parts)
+    return shlex.join(_without_folder(part) for part in sys.argv)
+
+
+def _without_folder(argument: str) -> str:
+    """The argument with an absolute path, alone or after ``key=``, cut down to its last part."""
+    key, equals, value = argument.rpartition("=")
+    return f"{key}{equals}{Path(value).name}" if os.path.isabs(value) else argument
 
 
 def differences(saved: dict[str, Any], config: PretrainConfig) -> list[str]:

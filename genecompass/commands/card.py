@@ -18,6 +18,9 @@ def card(
     repo: Annotated[str | None, typer.Option(help="owner/name that the usage program shall name.")] = None,
     revision: Annotated[str | None, typer.Option(help="Tag that the usage program shall pin.")] = None,
     licence: Annotated[str | None, typer.Option(help="SPDX id of the licence, such as cc-by-4.0.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus that a checkpoint was trained on: lists its sources and licences.")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Heading; the folder's name by default.")] = None,
 ) -> None:
     """Write README.md from the saved configuration, manifest, training record and benchmark results."""
@@ -32,5 +35,6 @@ def card(
             figures=figure or [],
             licence=licence,
             title=title,
+            corpus=corpus,
         )
     )

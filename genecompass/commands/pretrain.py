@@ -42,12 +42,14 @@ def pretrain(
         typer.echo(resolved.to_yaml(), nl=False)
         return
 
+    from genecompass.model_cards import CardCallback, write_card
     from genecompass.training.evaluation import format_report
     from genecompass.training.pretrain import pretrain as run
 
-    result = run(resolved, resume=resume)
+    result = run(resolved, resume=resume, callbacks=[CardCallback(derived_from=resolved.corpus)])
     if not _is_first_process():
         return
+    write_card(result.folder, corpus=resolved.corpus)
     typer.echo(format_report(result.evaluation))
     ended = " (time limit; continue with --resume)" if result.stopped_early else ""
     typer.echo(f"{result.steps} steps in {result.seconds / 60:.1f} minutes{ended}; checkpoint: {Path(result.folder)}")
