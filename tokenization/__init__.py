@@ -8,7 +8,13 @@ _HOMES = {
     "GeneTable": "gene_table",
     "GeneCompassFeatureExtractor": "feature_extraction_genecompass",
     "GeneCompassProcessor": "processing_genecompass",
+    "CellSource": "readers",
     "open_cells": "readers",
+    "match_genes": "matching",
+    "QualityControl": "quality",
+    "TokenizedCells": "tokenize",
+    "iter_tokenized": "tokenize",
+    "tokenize_cells": "tokenize",
 }
 
 __all__ = sorted(_HOMES)

@@ -37,7 +37,7 @@ def batches_by_tokens(
     Examples
     --------
     >>> [batch.tolist() for batch in batches_by_tokens([5, 1, 4, 1], max_tokens=8)]
-    [[0], [2], [1, 3]]
+    [[0], [2, 1], [3]]
     """
     sizes = np.asarray(lengths, dtype=np.int64)
     if max_tokens < 1 or (max_cells is not None and max_cells < 1):

@@ -9,6 +9,7 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,19 @@ def bare_gene_id(name: str) -> str | None:
     >>> bare_gene_id("ENSG00000254647.7"), bare_gene_id("INS")
     ('ENSG00000254647', None)
     """
-    match = _ENSEMBL.match(_GENOME_PREFIX.sub("", name))
+    match = _ENSEMBL.match(_without_genome(name))
     return match[1] + match[2] if match else None
 
 
+@lru_cache(maxsize=1 << 18)  # the same names are asked for by every file, and several times each
 def id_family(name: str) -> str | None:
     """The letters that an Ensembl gene id begins with, which tell its species: ``ENSG``, ``ENSMUSG``; else None."""
-    match = _ENSEMBL.match(_GENOME_PREFIX.sub("", name))
+    match = _ENSEMBL.match(_without_genome(name))
     return match[1] if match else None
+
+
+def _without_genome(name: str) -> str:
+    return _GENOME_PREFIX.sub("", name) if name.startswith(("GRC", "hg", "mm")) else name
 
 
 class GeneIndex:
@@ -81,6 +87,12 @@ class GeneIndex:
         self._species_code = np.array([self.species.index(s) if s else -1 for s in self.gene_species], dtype=np.int64)
         self.value_medians = self._shared_medians()
         self._token_of_id = {name: token for token, name in enumerate(self.gene_ids)}
+        # letters that ids of each species begin with; the first gene that has them tells
+        self.species_of_ids: dict[str, str] = {}
+        for name, home in zip(self.gene_ids, self.gene_species, strict=True):
+            family = id_family(name)
+            if family:
+                self.species_of_ids.setdefault(family, home)
         self._names: dict[str, tuple[dict[str, int], dict[str, int], dict[str, int]]] = {}
 
     @classmethod
@@ -229,7 +241,7 @@ class GeneIndex:
         if bare is not None:
             token = self._token_of_id.get(bare, -1)
             return (token, BY_ID) if token >= 0 and self.gene_species[token] == species else (-1, UNKNOWN)
-        name = _GENOME_PREFIX.sub("", name)
+        name = _without_genome(name)
         if name in current:
             return (current[name], BY_SYMBOL) if current[name] >= 0 else (-1, AMBIGUOUS)
         meant = {table[name] for table in (previous, alias) if name in table}

@@ -168,11 +168,7 @@ def _check_ids(ids: list[str], table: GeneTable, species: str) -> None:
     families = pd.Series([family for family in map(id_family, ids) if family], dtype=object)
     if families.empty:
         return
-    homes = {
-        family: table.index.gene_species[token]
-        for token, family in ((t, id_family(g)) for t, g in enumerate(table.index.gene_ids))
-        if family
-    }
+    homes = table.index.species_of_ids
     if species not in homes.values():
         return
     wrong = families[families.map(homes) != species]

@@ -124,6 +124,8 @@ class TokenizedCells:
     @staticmethod
     def concatenate(parts: list["TokenizedCells"]) -> "TokenizedCells":
         """Join blocks in order; the report is the first block's, which all blocks of one run share."""
+        if len(parts) == 1:
+            return parts[0]
         lengths = np.concatenate([part.lengths for part in parts])
         return TokenizedCells(
             indptr=np.concatenate(([0], np.cumsum(lengths))),
@@ -333,8 +335,8 @@ def _quality_pass(
 
 
 def _count_columns(match: GeneMatch, block: sparse.csr_matrix) -> None:
-    totals = np.bincount(block.indices, weights=block.data, minlength=block.shape[1])
-    match.report.add(totals.astype(np.float64), cells=block.shape[0])
+    totals = block.T @ np.ones(block.shape[0])
+    match.report.add(totals, cells=block.shape[0])
 
 
 def _tokenize_block(
