@@ -44,7 +44,7 @@ def decode(
         rows.append(np.full(len(genes), number))
         columns.append(column_of[genes])
         counts.append(cells.loc[name, "counts"])
-        assert cells.loc[name, "n_counts"] == counts[-1].sum()
+        assert np.isclose(cells.loc[name, "n_counts"], counts[-1].sum(), rtol=1e-6)
     entries = (np.concatenate(counts), (np.concatenate(rows), np.concatenate(columns)))
     return sp.csr_matrix(entries, shape=source.shape)
 
