@@ -48,6 +48,7 @@ def variants(device: str, attention: str, compiled: bool) -> list[dict[str, Any]
         {"variant": "as published", "dtype": "float32", "attention": "eager"},
         {"variant": "default", "dtype": "float32", "attention": "sdpa", "layout": "padded"},
         {"variant": "default", "dtype": "bfloat16", "attention": attention, "layout": "padded"},
+        {"variant": "packed", "dtype": "float32", "attention": "sdpa", "layout": "packed"},
         {"variant": "packed", "dtype": "bfloat16", "attention": attention, "layout": "packed"},
     ]
     if device == "cuda" and compiled:

@@ -1,6 +1,6 @@
 """The encoder: self-attention through transformers' registry, feed-forward, LayerNorm after each (as BERT)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,15 +46,24 @@ def eager_attention(
 
 
 class PackedLayout:
-    """Spreads packed slots over (cells, longest) for attention and gathers them again.
+    """How attention sees packed cells: one after the other, or spread over (cells, longest) and gathered again.
 
-    Only attention sees the padded layout; every other layer works on the packed row. Attention implementations
-    that take cumulative lengths need no layout at all.
+    Every other layer works on the packed row. Attention implementations that take cumulative lengths need no layout
+    at all.
+
+    Parameters
+    ----------
+    packed
+        Where the cells lie.
+    one_by_one
+        Attend within each cell by itself: no mask and no padding, which suits a CPU. A GPU wants all cells at once.
     """
 
-    def __init__(self, packed: PackedCells) -> None:
-        self.shape = (packed.num_cells, packed.longest)
-        self.slots = packed.slot_in_padded()
+    def __init__(self, packed: PackedCells, one_by_one: bool) -> None:
+        self.lengths = packed.with_species.tolist() if one_by_one else None
+        if not one_by_one:
+            self.shape = (packed.num_cells, packed.longest)
+            self.slots = packed.slot_in_padded()
 
     def spread(self, row: torch.Tensor) -> torch.Tensor:
         """(1, slots, ...) to (cells, longest, ...); what stands in empty slots is 0."""
@@ -91,27 +100,33 @@ class GeneCompassAttention(nn.Module):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend: (batch, slots, hidden) to the same shape, and the weights where the implementation gives them."""
-        query, key, value = self.query(hidden_states), self.key(hidden_states), self.value(hidden_states)
-        if layout is not None:
-            query, key, value = layout.spread(query), layout.spread(key), layout.spread(value)
+        projected = [self.query(hidden_states), self.key(hidden_states), self.value(hidden_states)]
+        if layout is None:
+            mixed, weights = self._attend(projected, attention_mask, **kwargs)
+        elif layout.lengths is None:
+            mixed, weights = self._attend([layout.spread(states) for states in projected], attention_mask, **kwargs)
+            mixed = layout.gather(mixed)
+        else:
+            cells = zip(*(states.split(layout.lengths, dim=1) for states in projected), strict=True)
+            mixed = torch.cat([self._attend(cell, None, **kwargs)[0] for cell in cells], dim=1)
+            weights = None
+        return self.output(mixed), weights
+
+    def _attend(
+        self, projected: Sequence[torch.Tensor], mask: torch.Tensor | None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attend: Callable = eager_attention
         if self.config._attn_implementation != "eager":
             attend = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
         mixed, weights = attend(
             self,
-            self._split(query),
-            self._split(key),
-            self._split(value),
-            attention_mask,
+            *(states.unflatten(-1, (-1, self.head_size)).transpose(1, 2) for states in projected),
+            mask,
             dropout=self.dropout if self.training else 0.0,
             scaling=self.head_size**-0.5,
             **kwargs,
         )
-        mixed = mixed.flatten(-2)
-        return self.output(mixed if layout is None else layout.gather(mixed)), weights
-
-    def _split(self, states: torch.Tensor) -> torch.Tensor:
-        return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        return mixed.flatten(-2), weights
 
 
 class GeneCompassLayer(GradientCheckpointingLayer):

@@ -143,9 +143,12 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
             ends, longest = packed.cumulative(), packed.longest
             names = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
             return None, None, names
+        # eager attention may be asked for its weights, which have one shape only when spread out
+        if hidden_states.device.type == "cpu" and self.config._attn_implementation == "sdpa":
+            return None, PackedLayout(packed, one_by_one=True), {}
         shape_only = hidden_states.new_empty(packed.num_cells, packed.longest, 1)
         mask = create_bidirectional_mask(self.config, shape_only, packed.padded_mask().long())
-        return mask, PackedLayout(packed), {}
+        return mask, PackedLayout(packed, one_by_one=False), {}
 
 
 def _species_of(species: torch.Tensor | None, cells: int, device: torch.device) -> torch.Tensor:
