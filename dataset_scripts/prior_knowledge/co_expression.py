@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,10 @@ CELLS_PER_DATASET = 3000
 # with balanced pooling, what a data set adds is bounded by this many pairs per gene that it has in pairs
 _PAIRS_PER_GENE = 20
 
+# unique molecules are mostly counted once; reads of full-length protocols come in tens and hundreds
+_READS_MEDIAN = 5
+
+DatasetTransform = Literal["auto", "counts", "log_counts", "log_normalized"]
 Pooling = Literal["once", "datasets", "balanced"]
 
 
@@ -168,7 +173,7 @@ def dataset_pairs(
     cells: Sequence[CellsOf],
     *,
     cells_per_dataset: int | None = CELLS_PER_DATASET,
-    transform: Transform = "counts",
+    transform: DatasetTransform = "auto",
     settings: CorrelationSettings | None = None,
     seed: int = 0,
     scratch: str | os.PathLike[str] | None = None,
@@ -183,7 +188,9 @@ def dataset_pairs(
     cells_per_dataset
         Sample this many cells of each (seeded by its name); None takes all.
     transform
-        See `CellSpool`.
+        See `CellSpool`. ``auto`` looks at each data set: ``log_normalized`` for read counts (median of the expressed
+        entries 5 or more), whose depth differs between cells by orders of magnitude and would make every gene
+        follow every other; ``counts`` for unique molecules, where dividing by the total makes rare genes agree.
     settings
         Threshold, floor on shared cells, device.
     seed
@@ -218,8 +225,12 @@ def dataset_pairs(
             continue
         rows = np.sort(_generator(seed, species, name).choice(total, taken, replace=False))
         with ExitStack() as stack:
-            spool = stack.enter_context(CellSpool(_all_tokens(group), transform=transform, folder=scratch))
-            for block in _sampled_blocks(group, rows):
+            blocks = _sampled_blocks(group, rows)
+            first = next(blocks)
+            chosen: Transform = _transform_for(first) if transform == "auto" else transform
+            record["transform"] = chosen
+            spool = stack.enter_context(CellSpool(_all_tokens(group), transform=chosen, folder=scratch))
+            for block in chain([first], blocks):
                 spool.add(block)
             pairs = correlated_pairs(spool, settings)
             record["genes_tested"] = int((spool.expressed >= settings.min_shared).sum())
@@ -235,6 +246,11 @@ def dataset_pairs(
         )
     columns = ["species", "dataset", "left", "right", "shared", "r"]
     return pd.concat(parts, ignore_index=True)[columns], records
+
+
+def _transform_for(counts: sp.csr_matrix) -> Transform:
+    expressed = counts.data[counts.data >= 1]
+    return "log_normalized" if len(expressed) and np.median(expressed) >= _READS_MEDIAN else "counts"
 
 
 def _by_dataset(cells: Sequence[CellsOf]) -> list[tuple[tuple[str, str], list[CellsOf]]]:
@@ -304,7 +320,7 @@ def build_co_expression(
     table: GeneTable,
     *,
     cells_per_dataset: int | None = CELLS_PER_DATASET,
-    transform: Transform = "counts",
+    transform: DatasetTransform = "auto",
     correlation: CorrelationSettings | None = None,
     pooling: Pooling = "once",
     settings: Gene2VecSettings | None = None,

@@ -147,7 +147,7 @@ def _members_split(members: pd.DataFrame, seed: int) -> HeldOut:
     return hold_out_family_members(members, seed=seed)
 
 
-def co_expression_splits(cells: Sequence[CellsOf], transform: str = "counts") -> dict[tuple[str, str], Split]:
+def co_expression_splits(cells: Sequence[CellsOf], transform: str = "auto") -> dict[tuple[str, str], Split]:
     """Held-out data sets of each species with two or more: ``("co_expression", species)`` -> seed -> split."""
     pairs, _ = dataset_pairs(cells, transform=transform)  # type: ignore[arg-type]
     return pair_splits(pairs)

@@ -20,7 +20,7 @@ def priors(
     families: Families = [],  # noqa: B006
     corpus: Corpus = None,
     cells: Cells = [],  # noqa: B006
-    transform: Annotated[str, typer.Option(help="Of counts, for co-expression.")] = "counts",
+    transform: Annotated[str, typer.Option(help="Of counts, for co-expression.")] = "auto",
     table: Annotated[list[Path], typer.Option("--table", help="Finished tables to ask for --evidence.")] = [],  # noqa: B006
     evidence: Annotated[
         list[str], typer.Option(metavar="SPECIES=FILE", help="Edge list of another source, e.g. STRING.")

@@ -178,7 +178,7 @@ def test_corpus_gives_the_same_pairs_as_the_matrix(tmp_path, table):
     found = cells_of_corpus(write_corpus(tmp_path, counts), table)
     assert [(part.name, part.n_cells) for part in found] == [("a", 150), ("b", 150)]
     wanted = CorrelationSettings(0.5, 10)
-    pairs, records = dataset_pairs(found, settings=wanted)
+    pairs, records = dataset_pairs(found, settings=wanted, transform="counts")
     assert [record["sampled"] for record in records] == [150, 150]
     for name, start in (("a", 0), ("b", 1)):
         mine = pairs[pairs["dataset"] == name]
@@ -210,7 +210,7 @@ def test_two_parts_of_one_data_set_are_one(table):
         cells_of_file(as_anndata(counts[rows]), table, "human", name="a") for rows in (slice(0, 90), slice(90, 200))
     ]
     wanted = CorrelationSettings(0.4, 10)
-    pairs, _ = dataset_pairs(parts, settings=wanted)
+    pairs, _ = dataset_pairs(parts, settings=wanted, transform="counts")
     assert {(a - 2, b - 2) for a, b in zip(pairs["left"], pairs["right"], strict=True)} == set(
         brute_force(counts, "counts", 0.4, 10)
     )
@@ -243,3 +243,12 @@ def test_too_few_cells_and_no_pairs(tmp_path, table):
         cells_of_corpus(tmp_path, table)
     with pytest.raises(InputError, match="transform"):
         CellSpool(np.arange(3), transform="sqrt")
+
+
+def test_read_counts_are_normalized_and_molecules_are_not(table):
+    molecules = some_counts(cells=100)
+    molecules.data = np.minimum(molecules.data, 3)
+    reads = molecules * 50
+    cells = [cells_of_file(as_anndata(x), table, "human", name=name) for name, x in (("m", molecules), ("r", reads))]
+    _, records = dataset_pairs(cells, settings=CorrelationSettings(0.3, 10))
+    assert {record["dataset"]: record["transform"] for record in records} == {"m": "counts", "r": "log_normalized"}
