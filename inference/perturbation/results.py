@@ -22,8 +22,10 @@ from .statistics import (
     standardised_effect,
 )
 
-# a matched gene takes part in the null only if it was perturbed in at least this share of the gene's own cells
-SHARED_CELLS = 0.25
+# a matched gene takes part in the null only if it was perturbed in at least this many, and this share, of the gene's
+# own cells; both are then compared over those cells
+MIN_SHARED_CELLS = 3
+SHARED_CELLS = 0.1
 ALL_CELLS = "all"
 
 
@@ -131,7 +133,7 @@ def _row(matrix: npt.NDArray[np.float64], plan: Plan, unit: int) -> dict[str, fl
     mean, low, high, n = mean_interval(own)
     row: dict[str, float | int] = {"n_cells": n, "mean": mean, "low": low, "high": high}
     own_means, null = common_cell_means(
-        own, matrix[:, plan.nulls[unit]], min_cells=max(1, int(np.ceil(SHARED_CELLS * n)))
+        own, matrix[:, plan.nulls[unit]], min_cells=max(min(MIN_SHARED_CELLS, n), int(np.ceil(SHARED_CELLS * n)))
     )
     known = len(null) > 0 and n > 0
     row["null_mean"] = float(null.mean()) if known else np.nan
