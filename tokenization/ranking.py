@@ -115,15 +115,15 @@ def rank_cells(
     while start < n_cells:
         stop = int(np.searchsorted(indptr, indptr[start] + _CHUNK, side="right")) - 1
         stop = min(max(stop, start + 1), n_cells)
-        keys, bounds = _keys(
+        keys, codes, bounds = _keys(
             indptr[start : stop + 1] - indptr[start],
             columns[indptr[start] : indptr[stop]],
             counts[indptr[start] : indptr[stop]],
             column_token,
             column_median,
             library_size,
+            preordered,
         )
-        codes = _codes(keys) if preordered else None
         for cell, (begin, end) in enumerate(pairwise(bounds), start):
             row = keys[begin:end]
             if codes is None:
@@ -147,8 +147,12 @@ def _keys(
     column_token: npt.NDArray[np.int32],
     column_median: npt.NDArray[np.float64],
     library_size: float | None,
-) -> tuple[npt.NDArray[np.uint64], list[int]]:
-    """Sort keys of the expressed, known genes of some cells, and where each cell's keys begin."""
+    preordered: bool,
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint16] | None, list[int]]:
+    """Sort keys of the expressed, known genes of some cells, coarse codes if wanted, and where each cell begins.
+
+    The codes are 16 bits of the values' order, largest first: what NumPy's radix sort takes in one pass.
+    """
     token = column_token.take(columns)
     count = counts.astype(np.float64)
     if library_size is not None:
@@ -166,13 +170,11 @@ def _keys(
     keys = (~value.view(np.uint32)).astype(np.uint64)
     keys <<= np.uint64(32)
     keys |= token.view(np.uint32)
-    return keys, indptr.tolist()
-
-
-def _codes(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:
-    """Coarse 16-bit order of the values, largest first: what NumPy's radix sort takes in one pass."""
-    value_bits = (~(keys >> np.uint64(32))).astype(np.uint32).view(np.int32)
-    return np.clip((_BITS_OF_16 - value_bits) >> 10, 0, 65535).astype(np.uint16)
+    codes = None
+    if preordered:
+        steps = (_BITS_OF_16 - value.view(np.int32)) >> 10
+        codes = np.clip(steps, 0, 65535, out=steps).astype(np.uint16)
+    return keys, codes, indptr.tolist()
 
 
 def _few_ties(column_token: npt.NDArray[np.int32], column_median: npt.NDArray[np.float64]) -> bool:
