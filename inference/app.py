@@ -178,7 +178,8 @@ def draw_map(found: Exploration) -> Any:
     for place, group in enumerate(found.groups.value_counts().index):
         mine = (found.groups == group).to_numpy()
         axes.scatter(
-            *found.positions[mine].T,
+            found.positions[mine, 0],
+            found.positions[mine, 1],
             s=size,
             color=colours[place % len(colours)],
             label=f"{group} ({mine.sum()})",
