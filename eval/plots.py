@@ -189,7 +189,7 @@ def plot_gene_scores(scores: pd.Series, path: str | os.PathLike[str], *, top: in
 
     Examples
     --------
-    >>> plot_gene_scores(attention_by_gene(model, processor, row), "attention.png")  # doctest: +SKIP
+    >>> plot_gene_scores(pd.Series({"INS": 0.31, "GCG": -0.12}, name="attribution"), "scores.png")  # doctest: +SKIP
     """
     plt = _pyplot()
     chosen = scores.reindex(scores.abs().sort_values(ascending=False).index)[:top][::-1]
