@@ -15,6 +15,9 @@ from .encoder_genecompass import GeneCompassLayer, PackedLayout
 from .inputs_genecompass import PackedCells, check_contents, check_shapes
 from .losses_genecompass import classification_loss, mean_over, value_weight
 from .outputs_genecompass import GeneCompassMaskedGeneOutput, GeneCompassTokenClassifierOutput
+
+# Every sibling is imported here, used or not: older transformers fetch from a repository only what this file names.
+from .pipelines_genecompass import CUSTOM_PIPELINES  # noqa: F401
 from .pretrained_genecompass import GeneCompassPreTrainedModel
 
 try:
