@@ -53,15 +53,15 @@ def test_saved_reloaded_and_merged_adapters_give_the_same(tmp_path, batch, cls, 
     adapted = add_adapter(make(cls), method).eval()
     disturb(adapted)
     expected = adapted(**batch)[0].detach()
-    assert (expected - plain).abs().max() > 1e-3
+    assert (expected - plain).abs().max() > 1e-4
 
+    atol = 1e-5 * max(1.0, float(expected.abs().max()))
     adapted.save_pretrained(tmp_path)
     torch.testing.assert_close(
-        PeftModel.from_pretrained(make(cls), tmp_path).eval()(**batch)[0], expected, rtol=0, atol=1e-6
+        PeftModel.from_pretrained(make(cls), tmp_path).eval()(**batch)[0], expected, rtol=0, atol=0.1 * atol
     )
     merged = adapted.merge_and_unload()
     assert type(merged) is cls
-    atol = 1e-5 * max(1.0, float(expected.abs().max()))
     torch.testing.assert_close(merged(**batch)[0], expected, rtol=0, atol=atol)
 
 
