@@ -71,11 +71,11 @@ def test_a_run_leaves_a_complete_checkpoint(toy, tmp_path, task):
 
 
 def test_it_learns(toy, tmp_path):
-    """A hundred steps on cells of two kinds beat the gene's own mean and the overall frequency of unseen genes."""
-    sets = ("masking.task=hidden_rank", "optimisation.max_steps=150", "optimisation.learning_rate=0.01")
-    result = run(toy, tmp_path / "run", *sets, "data.tokens_per_batch=1280", "checkpoints.every_steps=1000")
+    """Where cells differ in depth, the value of a named gene is predicted better than by the gene's own mean."""
+    sets = ("masking.task=hidden_rank", "optimisation.max_steps=80", "optimisation.learning_rate=0.004")
+    sets += ("model.overrides={hidden_size: 32}",)
+    result = run(toy, tmp_path / "run", *sets, "data.tokens_per_batch=640", "checkpoints.every_steps=1000")
     assert all(result.evaluation["beaten"]["value"]["gene's own mean"].values())
-    assert result.evaluation["beaten"]["id"]["overall frequency"]["all"]
 
 
 def test_killed_and_resumed_twice_ends_with_the_same_weights(toy, tmp_path):
