@@ -39,7 +39,7 @@ def synthetic_blocks(cells: int, genes: int, expressed: int, block: int = 1000):
 def measure_co_expression(cells: int, genes: int, expressed: int) -> dict:
     """Correlate synthetic cells; the part that makes the cells is timed apart."""
     from genecompass.dataset_scripts.prior_knowledge.cell_spool import CellSpool
-    from genecompass.dataset_scripts.prior_knowledge.correlation import correlated_pairs
+    from genecompass.dataset_scripts.prior_knowledge.correlation import CorrelationSettings, correlated_pairs
 
     before = peak_mb()
     making, started = 0.0, time.perf_counter()
@@ -53,7 +53,7 @@ def measure_co_expression(cells: int, genes: int, expressed: int) -> dict:
                 break
             spool.add(block)
         pairs = correlated_pairs(spool)
-        tested = int((spool.expressed >= 30).sum())
+        tested = int((spool.expressed >= CorrelationSettings().min_shared).sum())
     seconds = time.perf_counter() - started - making
     return {"genes_tested": tested, "pairs": len(pairs), "seconds": seconds, **memory(before)}
 

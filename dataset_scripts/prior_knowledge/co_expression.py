@@ -283,7 +283,7 @@ def _sampled_blocks(group: Sequence[CellsOf], rows: npt.NDArray[np.int64]) -> It
         first_column += len(part.tokens)
 
 
-def pool_pairs(pairs: pd.DataFrame, pooling: Pooling = "once") -> dict[str, Pairs]:
+def pool_pairs(pairs: pd.DataFrame, pooling: Pooling = "balanced") -> dict[str, Pairs]:
     """Pool the pairs of all data sets, species by species.
 
     Parameters
@@ -322,7 +322,7 @@ def build_co_expression(
     cells_per_dataset: int | None = CELLS_PER_DATASET,
     transform: DatasetTransform = "auto",
     correlation: CorrelationSettings | None = None,
-    pooling: Pooling = "once",
+    pooling: Pooling = "balanced",
     settings: Gene2VecSettings | None = None,
     align: bool = True,
     missing: Missing = "zero",

@@ -195,9 +195,9 @@ def co_expression(
     cells: Cells = [],  # noqa: B006 - typer makes a new list on every call
     cells_per_dataset: Annotated[int, typer.Option(help="Cells sampled of each data set; 0 takes all.")] = 3000,
     threshold: Annotated[float, typer.Option(help="Smallest correlation.")] = 0.8,
-    min_shared: Annotated[int, typer.Option(help="Fewest cells that express both genes.")] = 30,
+    min_shared: Annotated[int, typer.Option(help="Fewest cells that express both genes.")] = 50,
     transform: Annotated[str, typer.Option(help="auto, counts, log_counts or log_normalized.")] = "auto",
-    pooling: Annotated[str, typer.Option(help="once, datasets (a pair counts for each), or balanced.")] = "once",
+    pooling: Annotated[str, typer.Option(help="once, datasets (a pair counts for each), or balanced.")] = "balanced",
     device: Annotated[str, typer.Option(help="Where the matrix products run: cpu or cuda.")] = "cpu",
     width: Width = 768,
     epochs: Epochs = None,

@@ -218,7 +218,7 @@ def test_two_parts_of_one_data_set_are_one(table):
 
 def test_pooling():
     pairs = pd.DataFrame({"species": "human", "dataset": ["a", "b", "b"], "left": 2, "right": [3, 3, 4]})
-    assert pool_pairs(pairs)["human"].weight.tolist() == [1, 1]
+    assert pool_pairs(pairs, "once")["human"].weight.tolist() == [1, 1]
     assert pool_pairs(pairs, "datasets")["human"].weight.tolist() == [2, 1]
     assert pool_pairs(pairs, "balanced")["human"].weight.tolist() == [2, 1]
     with pytest.raises(InputError, match="pooling"):
@@ -233,7 +233,7 @@ def test_balanced_pooling_bounds_a_data_set():
 
 def test_too_few_cells_and_no_pairs(tmp_path, table):
     few = CellsOf("a", "human", np.arange(2, 12), 5, lambda: [some_counts(5, 10)])
-    with pytest.raises(InputError, match="no data set has the 30 cells"):
+    with pytest.raises(InputError, match="no data set has the 50 cells"):
         dataset_pairs([few])
     rng = np.random.default_rng(0)
     noise = CellsOf("a", "human", np.arange(2, 12), 80, lambda: [sp.csr_matrix(rng.poisson(5, (80, 10)))])
