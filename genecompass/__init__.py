@@ -1,12 +1,13 @@
 """GeneCompass: single-cell counts in, gene-regulatory knowledge out, for human and mouse, behind ``AutoModel``.
 
-``import genecompass as gc`` costs nothing: every public name is imported on first use. Asking for any model or
-processor class registers all of them with the transformers Auto classes, so that checkpoints load without
-``trust_remote_code``.
+``import genecompass as gc`` costs nothing: every public name is imported on first use. After it, the transformers
+Auto classes load GeneCompass checkpoints with the installed code, without ``trust_remote_code``.
 """
 
 from importlib import import_module
 from typing import Any
+
+from .auto_classes import register_when_needed
 
 __version__ = "0.1.0"
 
@@ -42,3 +43,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+register_when_needed()
