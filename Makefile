@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n 2 --dist loadgroup
 STAMP := $(VENV)/.installed
 FOLDERS := modeling_genecompass tokenization dataset_scripts training inference eval model_cards
 
-.PHONY: setup demo test lint types bench clean
+.PHONY: setup demo test test-oldest lint types bench clean
 
 setup: $(STAMP) .typing/genecompass
 
@@ -32,6 +32,13 @@ demo: setup
 test: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# The oldest transformers that checkpoints load with, in an environment of its own.
+test-oldest: setup
+	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install -q $(TORCH_ARGS) "$$(grep '^torch==' constraints.txt)"
+	$(VENV)-oldest/bin/python -m pip install -q "transformers==5.0.0" numpy safetensors
+	GENECOMPASS_OLDEST_PYTHON=$(VENV)-oldest/bin/python $(BIN)/python -m pytest tests/modeling_genecompass/test_oldest_transformers.py
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +50,4 @@ bench: setup
 	@for script in benchmarks/*.py; do case $$script in */_*) ;; *) echo "== $$script"; $(BIN)/python $$script || exit 1;; esac; done
 
 clean:
-	rm -rf $(VENV) .typing build *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest .typing build *.egg-info
