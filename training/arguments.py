@@ -103,7 +103,7 @@ def steps_for_epochs(config: PretrainConfig, lengths: npt.NDArray[np.int64], cel
     --------
     >>> config = PretrainConfig()
     >>> steps_for_epochs(config, np.full(100, 1024), cells=1000, world_size=1)
-    180
+    200
     """
     pool = config.data.pool_cells
     batches = sum(
