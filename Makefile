@@ -36,7 +36,7 @@ test: setup
 test-oldest: setup
 	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install -q $(TORCH_ARGS) "$$(grep '^torch==' constraints.txt)"
-	$(VENV)-oldest/bin/python -m pip install -q "transformers==5.0.0" numpy safetensors
+	$(VENV)-oldest/bin/python -m pip install -q -e . "transformers==5.0.0" pytest pytest-xdist hypothesis
 	GENECOMPASS_OLDEST_PYTHON=$(VENV)-oldest/bin/python $(BIN)/python -m pytest tests/modeling_genecompass/test_oldest_transformers.py
 
 lint: setup
