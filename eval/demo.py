@@ -362,7 +362,7 @@ def _delete_marker(
     result: DemoResult, train: ad.AnnData, test: ad.AnnData, checkpoint: str, options: DemoOptions
 ) -> None:
     """Delete the gene that best marks the largest cell type, as training cells show, from test cells of all types."""
-    from ..inference.perturb import perturb
+    from ..inference.perturb_adata import perturb
 
     result.marker, result.marker_group = _best_marker(train, options.label)
     shift = perturb(

@@ -3,9 +3,7 @@
 Public names are imported on first use, so that asking for embeddings does not load what networks need.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 # public name -> the module that defines it
@@ -14,7 +12,7 @@ _HOMES = {
     "embed_file": "embed_file",
     "annotate": "annotate_adata",
     "annotate_file": "annotate_file",
-    "perturb": "perturb",
+    "perturb": "perturb_adata",
     "rank_cell_fate": "cell_fate",
     "infer_grn": "grn",
     "load_checkpoint": "checkpoint",
@@ -22,18 +20,6 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)
-
-
-class _Room(ModuleType):
-    """Importing the submodule ``perturb`` must not hide the function ``perturb``, whichever was asked for first."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and name in _HOMES and hasattr(value, name):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Room
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from ..tokenization.errors import InputError
 from ..tokenization.gene_table import GeneTable
 from ..tokenization.readers import open_cells
 from .checkpoint import Model, gene_table_of, load_checkpoint
-from .perturb import (
+from .perturb_adata import (
     ALL_FACTORS,
     cost_of,
     embed_taken,

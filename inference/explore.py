@@ -16,7 +16,7 @@ from ..tokenization.readers import open_cells
 from .annotate_adata import annotate
 from .checkpoint import gene_table_of, load_checkpoint, read_finetuning
 from .embed_adata import embed
-from .perturb import perturb
+from .perturb_adata import perturb
 
 MOST_CELLS = 2000
 DELETION_CELLS = 100

@@ -23,7 +23,7 @@ from .networks.expression import (
     tree_scores,
 )
 from .networks.states import attention_scores, cosine_scores, deletion_scores, gene_embeddings
-from .perturb import factor_columns
+from .perturb_adata import factor_columns
 from .perturbation.cells import PerturbedCells, columns_of_genes, take_cells
 from .perturbation.forward import CopyReader
 from .perturbation.screen import run_key

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ...inference.checkpoint import gene_table_of, load_checkpoint
 from ...inference.grn import log_expression
-from ...inference.perturb import perturb
+from ...inference.perturb_adata import perturb
 from ...inference.perturbation.cells import columns_of_genes, measured_genes, take_cells
 from ...tokenization.errors import InputError
 from ..baselines.network import by_level, random_precision

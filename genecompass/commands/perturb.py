@@ -73,7 +73,7 @@ def genes(
     Example: genecompass perturb genes pbmc.h5ad runs/tiny -g CD3E -g MS4A1 --groupby cell_type -o deletions
     """
     from genecompass.inference.cell_fate import select_cells
-    from genecompass.inference.perturb import perturb
+    from genecompass.inference.perturb_adata import perturb
 
     several: Any = [name.split("+") if "+" in name else name for name in gene]
     targets: Any = target[0] if target == ["expressed"] else target

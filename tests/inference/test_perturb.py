@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from genecompass.inference.perturb import perturb
+from genecompass.inference.perturb_adata import perturb
 from genecompass.inference.perturbation.cells import take_cells
 from genecompass.inference.perturbation.edits import Edit
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
