@@ -170,7 +170,7 @@ def load_adapter(
     )
     with _quiet():
         model = _auto_class(head).from_pretrained(
-            base_folder, dtype=dtype or "auto", attn_implementation=attn_implementation, **labels, **_pooling(recorded)
+            base_folder, dtype=dtype or "auto", attn_implementation=attn_implementation, **labels
         )
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
@@ -244,12 +244,6 @@ def _load_model(folder: Path, head: str | None, **options: Any) -> PreTrainedMod
     dtype = options.pop("dtype") or "auto"
     with _quiet():
         return _auto_class(head).from_pretrained(folder, dtype=dtype, **options)
-
-
-def _pooling(recorded: Finetuning) -> dict[str, str]:
-    """How the adapter's head reads a cell; a base checkpoint cannot know."""
-    pooling = (recorded.record.get("options") or {}).get("pooling")
-    return {"classifier_pooling": pooling} if pooling else {}
 
 
 @contextlib.contextmanager

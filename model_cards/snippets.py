@@ -120,8 +120,6 @@ def _use_adapter(folder: Path, repo: str, revision: str | None) -> str:
     base_pin = _pin(settings.get("revision"))
     labels = labels_of(folder)
     extra = f", num_labels={len(labels)}" if labels else ""
-    pooling = (_json(folder / "finetuning.json").get("options") or {}).get("pooling")
-    extra += f', classifier_pooling="{pooling}"' if pooling and auto == "AutoModelForSequenceClassification" else ""
     return f"""import torch
 from peft import PeftModel
 from transformers import {", ".join(sorted([auto, "AutoProcessor"]))}

@@ -155,11 +155,6 @@ def _load_adapter(folder: Path, base: str | os.PathLike[str] | None) -> Any:
     options: dict[str, Any] = {"trust_remote_code": False, "dtype": torch.float32}
     if labels and task != "AutoModel":
         options["num_labels"] = labels
-    recorded = folder / "finetuning.json"
-    settings = json.loads(recorded.read_text(encoding="utf-8")).get("options") or {} if recorded.is_file() else {}
-    if "pooling" in settings and task == "AutoModelForSequenceClassification":
-        # how the head reads a cell; a base checkpoint cannot know
-        options["classifier_pooling"] = settings["pooling"]
     model = getattr(transformers, task).from_pretrained(_base_of(folder, base), **options)
     return PeftModel.from_pretrained(model, str(folder))
 

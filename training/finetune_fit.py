@@ -28,9 +28,6 @@ class FinetuneOptions:
     method
         ``"lora"``, ``"dora"``, ``"ia3"``, ``"bitfit"``, ``"frozen"`` (the head alone), ``"full"``, or ``"scratch"``
         (the same network from random weights, for comparison).
-    pooling
-        What the cell classifier reads: ``"mean"`` over the genes, or ``"species"``, the species slot, as published.
-        No pre-training loss reaches the species slot, so with few labelled cells the mean is the better start.
     r
         Rank of LoRA and DoRA.
     learning_rate
@@ -61,7 +58,6 @@ class FinetuneOptions:
     """
 
     method: str = "lora"
-    pooling: str = "mean"
     r: int = 8
     learning_rate: float | None = None
     epochs: float = 10
@@ -138,7 +134,7 @@ def fit_cells(
     )
     classes = len(labels.names)
     seed_everything(settings.seed)
-    model = _load(base, "AutoModelForSequenceClassification", labels.names, settings.pooling)
+    model = _load(base, "AutoModelForSequenceClassification", labels.names)
     result = _fit(
         model,
         CellRows(tokenized, train, labels.codes[train]),
@@ -298,7 +294,7 @@ def _validation_scores(logits: npt.NDArray[Any], codes: npt.NDArray[Any], temper
     }
 
 
-def _load(base: str | os.PathLike[str], auto: str, names: list[str], pooling: str = "species") -> Any:
+def _load(base: str | os.PathLike[str], auto: str, names: list[str]) -> Any:
     from .. import modeling_genecompass as modeling
 
     heads = {
@@ -312,7 +308,6 @@ def _load(base: str | os.PathLike[str], auto: str, names: list[str], pooling: st
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: index for index, name in enumerate(names)},
-            classifier_pooling=pooling,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
         )

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy import sparse
+from scipy.sparse.linalg import svds
 
 from ..dataset_scripts.prior_knowledge.tables import check_rows, read_tables
 from ..modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
@@ -13,6 +16,11 @@ from ..tokenization.errors import InputError
 from ..tokenization.gene_table import COLUMNS, SPECIAL_TOKENS, GeneTable
 from .config import PretrainConfig
 from .stream import Row
+
+# of the start from statistics: axes of the correspondence analysis, their scale, and that of the random part
+START_AXES = 8
+START_SCALE = 1.0
+RANDOM_PART = 0.02
 
 
 def limit_table(table: GeneTable, gene_ids: Iterable[str]) -> GeneTable:
@@ -88,7 +96,10 @@ def build_model(config: PretrainConfig, table: GeneTable) -> GeneCompassForMaske
 
 @torch.no_grad()
 def start_from_statistics(model: GeneCompassForMaskedGeneModeling, cells: Sequence[Row]) -> None:
-    """Set the heads' biases so that an untrained model predicts overall gene frequency and the mean value.
+    """Start from what can be counted: overall gene frequency, the mean value, which genes share cells.
+
+    The heads' biases are set so that an untrained model predicts overall frequency and the mean value; the gene
+    embeddings get the leading axes of a correspondence analysis.
 
     Parameters
     ----------
@@ -98,12 +109,49 @@ def start_from_statistics(model: GeneCompassForMaskedGeneModeling, cells: Sequen
         Tokenised training cells.
     """
     tokens = np.concatenate([np.asarray(cell["input_ids"], dtype=np.int64) for cell in cells])
+    _start_embeddings(model, cells, tokens)
     # half a count keeps unseen genes possible, and special tokens far away
     counts = np.bincount(tokens, minlength=model.config.vocab_size) + 0.5
     counts[: len(SPECIAL_TOKENS)] = 1e-3
     bias = np.log(counts / counts.sum())
     model.decoder.bias.copy_(torch.from_numpy(bias - bias.max()))
     model.value_decoder.bias.fill_(float(np.mean(np.concatenate([np.asarray(cell["values"]) for cell in cells]))))
+
+
+def _start_embeddings(
+    model: GeneCompassForMaskedGeneModeling, cells: Sequence[Row], tokens: npt.NDArray[np.int64]
+) -> None:
+    """Add to the random gene embeddings where genes lie by the cells they are expressed in.
+
+    Principal gene coordinates of a correspondence analysis of cells by genes: their products with a cell's
+    coordinates say how far a gene's frequency in that cell is from the overall one, species included, which is what
+    the tied id head has to express. Rare genes would take thousands of steps to get there on their own.
+    """
+    size, vocabulary = model.config.hidden_size, model.config.vocab_size
+    lengths = np.array([len(cell["input_ids"]) for cell in cells])
+    weight = np.repeat(1 / lengths, lengths)
+    rows = np.repeat(np.arange(len(cells)), lengths)
+    counts = np.bincount(tokens, minlength=vocabulary)
+    mass = np.bincount(tokens, weights=weight, minlength=vocabulary) / len(cells)
+    scale = np.where(mass > 0, 1 / np.sqrt(np.maximum(mass, 1e-12)), 0)
+    # standardised residuals, without the trivial first axis: sqrt(n) (p / sqrt(mass) - sqrt(mass)) cell by cell
+    table = sparse.csr_matrix((weight * scale[tokens] / np.sqrt(len(cells)), (rows, tokens)), (len(cells), vocabulary))
+    axes = min(size, START_AXES, min(table.shape) - 2)
+    if axes < 1:
+        return
+    start = np.random.default_rng(0).standard_normal(min(table.shape))
+    _, strengths, directions = svds(table, k=axes + 1, v0=start)
+    order = np.argsort(-strengths)[1:]
+    coordinates = (directions[order] * strengths[order, None]).T * scale[:, None]
+    # few observations say little: shrink, and cap what remains
+    coordinates *= (counts / (counts + 20))[:, None]
+    coordinates = np.clip(coordinates, -3, 3)
+    offset = torch.zeros(vocabulary, size)
+    offset[:, :axes] = torch.from_numpy(coordinates).float()
+    embeddings = model.genecompass.embeddings.word_embeddings.weight
+    # random parts would act as noise in the tied head, which rare genes are slow to unlearn
+    embeddings *= min(1.0, RANDOM_PART / model.config.initializer_range)
+    embeddings += START_SCALE * offset
 
 
 def _model_config(config: PretrainConfig, table: GeneTable, priors: dict[str, int]) -> GeneCompassConfig:
@@ -113,6 +161,8 @@ def _model_config(config: PretrainConfig, table: GeneTable, priors: dict[str, in
         "max_position_embeddings": config.data.max_length,
         "unknown_rank": config.masking.task == "hidden_rank",
         "priors": priors,
+        # no pre-training loss reaches the species slot: classifiers on this checkpoint start better from the mean
+        "classifier_pooling": "mean",
     }
     fixed = [name for name in config.model.overrides if name in ("vocab_size", "species", "priors")]
     if fixed:

@@ -81,7 +81,8 @@ class Budget:
     learning_rates
         Method to peak rate; the method's default where absent.
     pooling
-        What the cell classifier and the embedding read.
+        What embeddings are taken from: ``"mean"`` over the genes or ``"species"``, the slot. Fine-tuned heads read
+        what the checkpoint's ``classifier_pooling`` says.
     """
 
     max_steps: int | None = 150
@@ -215,7 +216,6 @@ class _Runner:
         budget = self.budget
         options = FinetuneOptions(
             method=method,
-            pooling=budget.pooling,
             max_steps=budget.max_steps,
             epochs=budget.epochs,
             batch_size=budget.batch_size,

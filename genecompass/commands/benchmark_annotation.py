@@ -36,7 +36,7 @@ def annotation(
     learning_rate: Annotated[
         list[str] | None, typer.Option(help="method=rate, for example lora=0.005; once a method.")
     ] = None,
-    pooling: Annotated[str, typer.Option(help="What classifier and embedding read: mean or species.")] = "mean",
+    pooling: Annotated[str, typer.Option(help="What embeddings are taken from: mean or species.")] = "mean",
     figures: Annotated[bool, typer.Option(help="Draw figures.")] = True,
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
 ) -> None:

@@ -31,7 +31,7 @@ def cross_species(
     epochs: Annotated[float, typer.Option(help="Epochs a run at most.")] = 30,
     batch_size: Annotated[int, typer.Option(help="Cells a step.")] = 16,
     learning_rate: Annotated[list[str] | None, typer.Option(help="method=rate; once a method.")] = None,
-    pooling: Annotated[str, typer.Option(help="What classifier and embedding read: mean or species.")] = "mean",
+    pooling: Annotated[str, typer.Option(help="What embeddings are taken from: mean or species.")] = "mean",
     figures: Annotated[bool, typer.Option(help="Draw figures.")] = True,
 ) -> None:
     """Train on each species, test on the other; baselines see the same homolog-mapped genes. Seeds: --seeds."""

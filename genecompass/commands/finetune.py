@@ -49,9 +49,6 @@ def cells(
     species: Species,
     output: Output,
     method: Method = "lora",
-    pooling: Annotated[
-        str, typer.Option(help="What the classifier reads: mean (over genes) or species (token).")
-    ] = "mean",
     group: Annotated[str, typer.Option(help="obs column of donors or samples for validation; auto; or none.")] = "auto",
     merge: Merge = False,
     gene_species: GeneSpecies = None,
@@ -83,7 +80,6 @@ def cells(
         counts=counts,
         max_length=max_length,
         method=method,
-        pooling=pooling,
         group=None if group == "none" else group,
         r=rank,
         learning_rate=learning_rate,

@@ -26,7 +26,7 @@ def test_version(capsys):
 
 
 def test_bad_input_is_one_line(capsys, tmp_path):
-    code, said = _run(["vocabulary", "show", "INS", "--genes", str(tmp_path / "absent.parquet")], capsys)
+    code, said = _run(["vocabulary", "show", str(tmp_path / "absent.parquet"), "INS"], capsys)
     assert code == 2
     assert said.err.count("\n") == 1
     assert "absent.parquet" in said.err

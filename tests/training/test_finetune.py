@@ -105,7 +105,7 @@ def test_an_adapter_is_small_and_loads_with_peft(checkpoint, tmp_path):
         expected = result.model(**batch).logits
         merged, _ = load_checkpoint(tmp_path / "lora", "cells", device="cpu")
         torch.testing.assert_close(merged(**batch).logits, expected, atol=1e-4, rtol=1e-4)
-        asked = {"num_labels": 2, "classifier_pooling": "mean"}
+        asked = {"num_labels": 2}
         auto = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "lora", **asked).eval()
         torch.testing.assert_close(auto(**batch).logits, expected, atol=1e-4, rtol=1e-4)
         base = GeneCompassForSequenceClassification.from_pretrained(checkpoint, **asked)
@@ -127,7 +127,6 @@ def test_a_merged_adapter_is_a_checkpoint(checkpoint, tmp_path):
     assert (tmp_path / "m" / "genes.tsv.gz").exists()
     model, _ = load_checkpoint(tmp_path / "m", "cells", device="cpu")
     assert model.config.id2label == {0: "alpha", 1: "beta"}
-    assert model.config.classifier_pooling == "mean"
     assert result.record["method"] == "lora"
 
 
