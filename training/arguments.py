@@ -30,6 +30,7 @@ def training_arguments(config: PretrainConfig, folder: Path) -> TrainingArgument
         lr_scheduler_type=wanted.schedule,
         warmup_steps=wanted.warmup_steps,
         weight_decay=wanted.weight_decay,
+        adam_beta2=wanted.adam_beta2,
         max_grad_norm=wanted.max_grad_norm,
         gradient_accumulation_steps=wanted.gradient_accumulation_steps,
         bf16=precision == "bf16",

@@ -68,6 +68,7 @@ class OptimisationSection:
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     warmup_steps: int = 10000
     weight_decay: float = 0.01
+    adam_beta2: float = 0.999
     max_grad_norm: float = 1.0
     max_steps: int | None = None
     epochs: float | None = 3.0

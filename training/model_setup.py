@@ -142,7 +142,10 @@ def _start_embeddings(
     start = np.random.default_rng(0).standard_normal(min(table.shape))
     _, strengths, directions = svds(table, k=axes + 1, v0=start)
     order = np.argsort(-strengths)[1:]
-    coordinates = (directions[order] * strengths[order, None]).T * scale[:, None]
+    directions = directions[order]
+    # an axis has no sign of its own: its largest entry is positive, whatever the order of the cells
+    largest = directions[np.arange(axes), np.abs(directions).argmax(1)]
+    coordinates = (directions * (np.sign(largest) * strengths[order])[:, None]).T * scale[:, None]
     # few observations say little: shrink, and cap what remains
     coordinates *= (counts / (counts + 20))[:, None]
     coordinates = np.clip(coordinates, -3, 3)

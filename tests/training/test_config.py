@@ -28,7 +28,7 @@ def test_overrides_win_over_file_and_file_over_preset(tmp_path):
     path.write_text("preset: tiny\nseed: 3\noptimisation: {learning_rate: 1e-4}\n")
     config = load_config(path, ["seed=5", "data.workers=2", "model.overrides.hidden_size=32"])
     assert (config.seed, config.data.workers, config.optimisation.learning_rate) == (5, 2, 1e-4)
-    assert config.model.overrides == {"hidden_size": 32}
+    assert config.model.overrides == {"num_attention_heads": 2, "initializer_range": 0.08, "hidden_size": 32}
     assert config.data.max_length == 512
 
 

@@ -298,3 +298,26 @@ def test_continuing_from_a_checkpoint(toy, tmp_path):
             pd.DataFrame({"gene_id": [f"X{i}" for i in range(120)], "species": ["human", "mouse"] * 60})
         )
         run(toy, tmp_path / "third", *sets, table=table)
+
+
+def test_a_model_that_starts_from_statistics_predicts_frequencies_and_tells_species_apart(toy):
+    from genecompass.training.model_setup import build_model, start_from_statistics
+
+    table, cells = toy.make_table(), toy.make_cells(400)
+    torch.manual_seed(0)
+    model = build_model(toy.make_config("nowhere"), table)
+    start_from_statistics(model, cells)
+    counts = np.bincount(np.concatenate([cell["input_ids"] for cell in cells]), minlength=table.vocab_size)
+    predicted = torch.softmax(model.decoder.bias, 0).detach().numpy()
+    np.testing.assert_allclose(predicted, counts / counts.sum(), atol=2e-4)
+    assert model.value_decoder.bias.item() == pytest.approx(
+        np.mean(np.concatenate([c["values"] for c in cells])), rel=1e-5
+    )
+    # the leading axis of cells by genes is the species: genes of one lie on the other side of those of the other
+    leading = model.genecompass.embeddings.word_embeddings.weight[:, 0].detach().numpy()
+    human_only = np.setdiff1d(np.arange(2, 62), np.arange(2, 62, 3))
+    mouse_only = np.setdiff1d(np.arange(62, 122), np.arange(62, 122, 3))
+    sides = np.sign(leading[human_only].mean()), np.sign(leading[mouse_only].mean())
+    assert sides[0] == -sides[1]
+    assert (np.sign(leading[human_only]) == sides[0]).mean() > 0.95
+    assert (np.sign(leading[mouse_only]) == sides[1]).mean() > 0.95
