@@ -34,16 +34,3 @@ def data() -> Path:
 def fixtures() -> Path:
     """Folder of numbers that the published code computed; skips where it is not at hand."""
     return _need(SHARED / "fixtures")
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory):
-    """The demo, run once with very little training: its folder and what it found. Tests that use it share a worker."""
-    pytest.importorskip("scanpy", reason="the demo's cells ship inside scanpy (extra: plots)")
-    from genecompass.eval.demo import DemoOptions, run_demo
-
-    said = []
-    folder = tmp_path_factory.mktemp("demo") / "demo_output"
-    options = DemoOptions(str(folder), steps=8, epochs=1, max_cells=260, max_length=96, null_genes=19)
-    result = run_demo(options, said.append)
-    return {"folder": folder, "result": result, "options": options, "said": said}

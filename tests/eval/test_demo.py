@@ -1,16 +1,34 @@
-"""The whole path on real cells: what it leaves behind, and that no test cell taught anything."""
+"""The whole path on real cells: what it leaves behind, that no test cell taught anything, and the README on top."""
+
+import re
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from genecompass.cli import VERBS
 from genecompass.eval.demo import DemoOptions, run_demo
 from genecompass.eval.demo_cells import blood_cells
 from genecompass.eval.demo_report import summary
 from genecompass.tokenization.errors import InputError
 from transformers import AutoModelForMaskedLM
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo with very little training: its folder and what it found."""
+    pytest.importorskip("scanpy", reason="the demo's cells ship inside scanpy (extra: plots)")
+    said = []
+    folder = tmp_path_factory.mktemp("demo") / "demo_output"
+    options = DemoOptions(str(folder), steps=8, epochs=1, max_cells=260, max_length=96, null_genes=19)
+    result = run_demo(options, said.append)
+    return {"folder": folder, "result": result, "options": options, "said": said}
 
 
 def test_blood_cells_are_whole_counts():
@@ -66,3 +84,19 @@ def test_names_the_columns_when_the_label_is_not_there(tmp_path):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(InputError, match=r"no column 'celltype'.*cell_type"):
         run_demo(DemoOptions(str(tmp_path / "out"), data=str(tmp_path / "cells.h5ad"), label="celltype"), print)
+
+
+def test_the_readme_runs_as_printed(demo, monkeypatch):
+    assert len(SNIPPETS) >= 4
+    monkeypatch.chdir(demo["folder"].parent)
+    names: dict[str, object] = {}
+    for snippet in SNIPPETS:
+        exec(compile(snippet, "README.md", "exec"), names)
+    assert names["cells"].shape[0] == 8
+    assert "X_genecompass" in names["adata"].obsm
+    assert names["labelled"].obs["genecompass_cell_type"].notna().all()
+    assert (names["effects"].summary["n_cells"] > 0).any()
+
+
+def test_the_readme_mentions_every_verb():
+    assert not [verb for verb in VERBS if verb not in README]
