@@ -7,12 +7,13 @@ import anndata as ad
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from genecompass.cli import VERBS
 from genecompass.eval.demo import DemoOptions, run_demo
 from genecompass.eval.demo_cells import blood_cells
 from genecompass.eval.demo_report import summary
 from genecompass.tokenization.errors import InputError
 from transformers import AutoModelForMaskedLM
+
+from genecompass.cli import VERBS
 
 pytestmark = pytest.mark.slow
 
