@@ -115,6 +115,20 @@ def page(address, tmp_path):
         browser.close()
 
 
+def _upload(page, file):
+    """Choose a file; once more if the page was shown before it listened."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    for _ in range(12):
+        page.set_input_files("#upload input[type=file]", str(file))
+        try:
+            return page.wait_for_selector(f"#upload >> text={file.name}", timeout=10_000)
+        except TooLate:
+            page.reload()
+            page.wait_for_selector("#look")
+    raise AssertionError(f"{file.name} was never taken: {page.inner_text('#upload')}")
+
+
 def _screenshot(page, name):
     folder = os.environ.get("GENECOMPASS_SCREENSHOTS")
     if folder:
@@ -124,8 +138,7 @@ def _screenshot(page, name):
 @needs_app
 @needs_browser
 def test_upload_look_and_delete_in_a_browser(page, folder):
-    page.set_input_files("#upload input[type=file]", str(folder / "cells.h5ad"))
-    page.wait_for_selector("#upload >> text=cells.h5ad")
+    _upload(page, folder / "cells.h5ad")
     page.click("#look")
     page.wait_for_selector("#map img")
     page.wait_for_selector("#status >> text=120 cells")
@@ -154,8 +167,7 @@ def test_a_wrong_file_gets_the_message_of_the_command_line(page, folder):
     with pytest.raises(ValueError) as expected:
         open_cells(folder / "wrong.h5ad")
     reason = str(expected.value).split(":", 1)[1].strip()
-    page.set_input_files("#upload input[type=file]", str(folder / "wrong.h5ad"))
-    page.wait_for_selector("#upload >> text=wrong.h5ad")
+    _upload(page, folder / "wrong.h5ad")
     page.click("#look")
     page.wait_for_selector("#status >> text=Error")
     assert reason in " ".join(page.inner_text("#status").split())
