@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from ..tokenization.batching import batches_by_tokens, pad_cells
+from ..tokenization.batching import batches_by_tokens, pack_cells, pad_cells
 from ..tokenization.errors import InputError
 from .checkpoint import encoder_of
 
@@ -77,6 +78,18 @@ def padded_batches(
     cells, batch
         Positions in `tokenized`, and the tensors that a model's forward takes.
     """
+    for positions, rows in _groups(tokenized, max_tokens, max_cells, cells, progress):
+        yield positions, {name: tensor.to(device) for name, tensor in pad_cells(rows).items()}
+
+
+def _groups(
+    tokenized: Any,
+    max_tokens: int,
+    max_cells: int | None,
+    cells: Sequence[int] | npt.NDArray[np.int64] | None,
+    progress: str | None,
+) -> Iterator[tuple[npt.NDArray[np.int64], list[Any]]]:
+    """Positions and rows of cells of similar length, group by group."""
     from tqdm.auto import tqdm
 
     chosen = np.arange(len(tokenized)) if cells is None else np.asarray(cells, dtype=np.int64)
@@ -88,8 +101,7 @@ def padded_batches(
     batches = batches_by_tokens(np.maximum(lengths, 1), max_tokens, max_cells=max_cells)
     for batch in tqdm(batches, desc=progress, disable=progress is None, unit="batch", leave=False):
         positions = chosen[batch]
-        tensors = pad_cells([tokenized[int(i)] for i in positions])
-        yield positions, {name: tensor.to(device) for name, tensor in tensors.items()}
+        yield positions, [tokenized[int(i)] for i in positions]
 
 
 @torch.no_grad()
@@ -139,13 +151,22 @@ def iter_encoded(
     if not -layers - 1 <= layer <= layers:
         raise InputError(f"layer {layer}: this model has layers 0 (input) to {layers}, or -1 for the last")
     last = layer in (-1, layers)
-    for positions, batch in padded_batches(
-        tokenized, max_tokens=max_tokens, max_cells=max_cells, cells=cells, device=encoder.device, progress=progress
-    ):
-        with torch.autocast(encoder.device.type, torch.bfloat16) if bf16 else nullcontext():
-            output = encoder(**batch, output_hidden_states=not last)
-        states = (output.last_hidden_state if last else output.hidden_states[layer]).float()
-        yield EncodedBatch(positions, states[:, 0], states[:, 1:], batch["input_ids"], batch["attention_mask"])
+    device = encoder.device
+    for positions, rows in _groups(tokenized, max_tokens, max_cells, cells, progress):
+        # packed: nothing is computed for padding, and attention needs no mask (benchmarks/encode.py)
+        batch = pack_cells(rows)
+        lengths = batch["cell_lengths"]
+        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
+            output = encoder(
+                **{name: tensor.to(device) for name, tensor in batch.items()},
+                max_cell_length=int(lengths.max()),
+                output_hidden_states=not last,
+            )
+        packed = (output.last_hidden_state if last else output.hidden_states[layer])[0].float()
+        states = pad_sequence(packed.split((lengths + 1).tolist()), batch_first=True)
+        ids = pad_sequence(batch["input_ids"][0].split(lengths.tolist()), batch_first=True).to(device)
+        mask = (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).long().to(device)
+        yield EncodedBatch(positions, states[:, 0], states[:, 1:], ids, mask)
 
 
 def pool(batch: EncodedBatch, pooling: str = "mean") -> torch.Tensor:
