@@ -59,8 +59,8 @@ class DemoOptions:
     data: str | None = None
     species: str = SPECIES
     label: str = LABEL
-    steps: int = 150
-    epochs: int = 6
+    steps: int = 1200
+    epochs: int = 12
     max_cells: int = 2000
     max_length: int = 256
     null_genes: int = 60
