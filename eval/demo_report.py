@@ -13,6 +13,8 @@ import pandas as pd
 from ..tokenization.files import atomic_path, write_json
 from .demo import DemoOptions, DemoResult
 from .html_report import Section, write_html
+from .metrics import confusion_table
+from .plots import plot_confusion
 
 MODEL = "GeneCompass, LoRA"
 _INK, _MODEL, _PALE = "#1b2330", "#0b6e99", "#b9c2d0"
@@ -25,7 +27,6 @@ def write_report(result: DemoResult, options: DemoOptions, folder: Path) -> None
     drawn = {
         "loss": _loss(result),
         "umap": _umap(result, options),
-        "confusion": _confusion(result, options),
         "scores": _scores(result),
         "deletion": _deletion(result),
     }
@@ -33,6 +34,9 @@ def write_report(result: DemoResult, options: DemoOptions, folder: Path) -> None
         figure.savefig(figures / f"{name}.png", dpi=150, bbox_inches="tight")
         figure.savefig(figures / f"{name}.svg", bbox_inches="tight")
         plt.close(figure)
+    tested = result.cells.obs[result.cells.obs["split"] == "test"]
+    table = confusion_table(tested[options.label].astype(str), tested["genecompass_cell_type_best"].astype(str))
+    plot_confusion(table, figures / "confusion", title=f"Test cells, {MODEL}")
     _write_cells(result, folder)
     write_json(folder / "results.json", _numbers(result))
     write_html(folder / "report.html", "GeneCompass demo", _headline(result), _sections(result, options, figures))
@@ -205,24 +209,6 @@ def _umap(result: DemoResult, options: DemoOptions) -> Any:
         axis.scatter(*where[rows].T, s=10, lw=0, color=palette(number % palette.N), label=f"{name} ({rows.sum()})")
     axis.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2", title="Cells by type, embedded without labels")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
-    return figure
-
-
-def _confusion(result: DemoResult, options: DemoOptions) -> Any:
-    from .metrics import confusion_table
-
-    obs = result.cells.obs[result.cells.obs["split"] == "test"]
-    counts = confusion_table(obs[options.label].astype(str), obs["genecompass_cell_type_best"].astype(str))
-    shares = counts.div(counts.sum(axis=1), axis=0)
-    figure, axis = _axes(2.8 + 0.45 * counts.shape[1], 2 + 0.4 * counts.shape[0])
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), n_cells in np.ndenumerate(counts.to_numpy(dtype=int)):
-        if n_cells:
-            shade = "white" if shares.to_numpy()[row, column] > 0.6 else _INK
-            axis.text(column, row, str(n_cells), ha="center", va="center", fontsize=8, color=shade)
-    axis.set_xticks(range(counts.shape[1]), counts.columns, rotation=45, ha="right", fontsize=8)
-    axis.set_yticks(range(counts.shape[0]), counts.index, fontsize=8)
-    axis.set(xlabel="predicted", ylabel="true", title=f"Test cells, {MODEL}")
     return figure
 
 
