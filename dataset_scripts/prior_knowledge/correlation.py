@@ -48,9 +48,9 @@ def correlated_pairs(
     """All gene pairs of a data set with r at or above the threshold.
 
     Sums over joint cells are matrix products of values and of 0/1, taken block by block of genes and chunk by
-    chunk of cells: time is linear in cells, memory is that of a few blocks. They run in float32 on shifted and scaled values; where
-    r comes near the threshold or the joint variance is tiny, the pair is computed again in float64, so that the
-    result depends on neither block sizes, threads nor device.
+    chunk of cells: time is linear in cells, memory is that of a few blocks. They run in float32 on shifted and
+    scaled values; where r comes near the threshold or the joint variance is tiny, the pair is computed again in
+    float64, so that the result depends on neither block sizes, threads nor device.
 
     Parameters
     ----------
