@@ -7,6 +7,7 @@ from typing import Any
 _HOMES = {
     "CardCallback": "callback",
     "write_card": "card",
+    "write_table_card": "card",
     "PushPlan": "push",
     "Pushed": "push",
     "plan_push": "push",

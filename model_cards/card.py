@@ -95,6 +95,28 @@ def write_card(
     return folder / CARD
 
 
+def write_table_card(table: str | os.PathLike[str]) -> Path | None:
+    """Write card and manifest for the folder of a prior table, if prior tables are all that it holds.
+
+    Parameters
+    ----------
+    table
+        A prior table that was just written.
+
+    Returns
+    -------
+    Path or None
+        The card; None where the folder holds anything else, whose README.md may be somebody's own.
+    """
+    folder = Path(table).resolve().parent
+    documented = (folder / MANIFEST).is_file() and facts.kind_of(folder) == "priors"
+    others = [path for path in folder.iterdir() if path.suffix != ".safetensors" and not path.name.startswith(".")]
+    if not documented and others:
+        return None
+    (folder / MANIFEST).unlink(missing_ok=True)
+    return write_card(folder)
+
+
 def _write_manifest(folder: Path, kind: str) -> None:
     """Seal a folder that came without a manifest; the known answer needs the package's classes."""
     from .. import modeling_genecompass  # noqa: F401
@@ -204,9 +226,10 @@ def _context(
         "address": address,
         "first_species": (_species(folder) or ["human"])[0],
         "model_rows": _adapter_rows(settings, folder) if kind == "adapter" else facts.model_rows(folder),
-        "training_rows": facts.training_rows(folder) if kind != "corpus" else [],
+        "training_rows": facts.training_rows(folder) if kind in ("checkpoint", "adapter") else [],
         "corpus_rows": facts.corpus_rows(folder) if kind == "corpus" else [],
         "priors": facts.prior_rows(folder) if kind == "priors" else [],
+        "versions": facts.text_of(manifest.get("versions")),
         "base": f"`{Path(base).name if Path(base).is_absolute() else base}`" if base else facts.NOT_RECORDED,
         "labels": facts.text_of(labels_of(folder)),
         "figures": figures,

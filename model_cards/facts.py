@@ -205,11 +205,29 @@ def source_rows(folder: Path) -> list[dict[str, str]]:
             {"dataset": name, **(entry if isinstance(entry, dict) else {"file": entry})}
             for name, entry in found.items()
         ]
+    if manifest.get("kind") == "priors" and not entries:
+        entries = _prior_sources(folder)
     keys = ("dataset", "species", "kept", "rows", "licence", "citation")
     return [
         {key: text_of(entry.get(key, entry.get({"dataset": "name"}.get(key, key)))) for key in keys}
         for entry in entries
         if isinstance(entry, dict)
+    ]
+
+
+def _prior_sources(folder: Path) -> list[dict[str, Any]]:
+    """What the tables of a folder were made from: files with what was taken of them, data sets with their cells."""
+    records = (record for path in sorted(folder.glob("*.safetensors")) for record in _prior_records(path).values())
+    return [
+        {
+            "dataset": source.get("dataset") or f"{source.get('file')} (sha256 {str(source.get('sha256'))[:12]})",
+            "species": source.get("species"),
+            "kept": next((source[key] for key in ("kept", "sampled", "genes_found") if key in source), None),
+            "rows": next((source[key] for key in ("edges", "cells", "memberships") if key in source), None),
+            **{key: source.get(key) for key in ("licence", "citation")},
+        }
+        for record in records
+        for source in record.get("sources") or []
     ]
 
 
@@ -245,12 +263,35 @@ def prior_rows(folder: Path) -> list[dict[str, str]]:
 
     found = []
     for path in sorted(folder.glob("*.safetensors")):
-        recorded = _prior_metadata(path)
+        records = _prior_records(path)
+        of_file = {} if records else _prior_metadata(path)
         with safe_open(path, framework="np") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dictionary
                 shape = " x ".join(f"{length:,}" for length in tensors.get_slice(name).get_shape())
-                found.append({"name": name, "file": path.name, "shape": shape, "recorded": text_of(recorded)})
+                recorded = text_of(_brief(records[name]) if name in records else _short(of_file))
+                found.append({"name": name, "file": path.name, "shape": shape, "recorded": recorded})
     return found
+
+
+def _brief(record: dict[str, Any]) -> dict[str, Any]:
+    """Of a table's record, what a reader of the card asks first: how it was made and for how many genes."""
+    coverage = {
+        species: f"{text_of(found.get('known'))} of {text_of(found.get('genes'))} genes"
+        for species, found in (record.get("coverage") or {}).items()
+    }
+    settings = {key: value for key, value in (record.get("settings") or {}).items() if value is not None}
+    kept = {key: record.get(key) for key in ("method", "missing", "seed", "versions")}
+    return {**kept, "coverage": coverage, "settings": settings}
+
+
+def _short(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if len(text_of(value)) <= 500}
+
+
+def _prior_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Name of each table -> its record, for files written by this package; empty for others."""
+    inside = _prior_metadata(path).get("genecompass_priors")
+    return dict(inside.get("priors") or {}) if isinstance(inside, dict) else {}
 
 
 def _prior_metadata(path: Path) -> dict[str, Any]:
@@ -265,4 +306,4 @@ def _prior_metadata(path: Path) -> dict[str, Any]:
             merged[key] = json.loads(value) if isinstance(value, str) and value[:1] in "{[" else value
         except json.JSONDecodeError:
             merged[key] = value
-    return {key: value for key, value in merged.items() if len(text_of(value)) <= 500 and key != "format"}
+    return {key: value for key, value in merged.items() if key != "format"}

@@ -31,10 +31,12 @@ def convert(
     Example: genecompass convert GeneCompass_Base genecompass-base --tokens human_mouse_tokens.pickle
     --homologs homologous_hm_token.pickle
     """
+    from genecompass.model_cards import write_card
     from genecompass.modeling_genecompass.conversion import convert_checkpoint
 
     if out_dir.exists() and not overwrite:
         raise ValueError(f"{out_dir} is there already; choose another name or pass --overwrite")
     report = convert_checkpoint(published_dir, out_dir, tokens, homologs, medians=list(medians or []))
+    write_card(out_dir)
     typer.echo(str(report))
     typer.echo(f"wrote {out_dir}")

@@ -17,7 +17,9 @@ build_app = typer.Typer(
 app.add_typer(build_app, name="build")
 
 Genes = Annotated[Path, typer.Option("--genes", help="Gene table (genes.parquet), or a checkpoint with one.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Table to write: .safetensors.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Table to write: .safetensors; a folder of tables alone also gets a card.")
+]
 Width = Annotated[int, typer.Option(help="Numbers per gene.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Missing = Annotated[str, typer.Option(help="What a gene without knowledge gets: zero, mean or random.")]
@@ -98,6 +100,7 @@ def _check_out(out: Path) -> None:
 
 def _save(out: Path, priors: list[Any]) -> None:
     from genecompass.dataset_scripts.prior_knowledge.tables import write_priors
+    from genecompass.model_cards import write_table_card
 
     write_priors(out, priors)
     for prior in priors:
@@ -109,6 +112,8 @@ def _save(out: Path, priors: list[Any]) -> None:
                 f"  {species}: {found['known']:,} of {found['genes']:,} genes have knowledge{more}; "
                 f"the other {found['without_knowledge']:,} get: {prior.metadata['missing']}"
             )
+    card = write_table_card(out)
+    typer.echo(f"card and manifest: {card}" if card else f"no card: {out.parent} holds other files as well")
 
 
 def _grn(table: Any, networks: list[str], confidence: str, settings: Any, **options: Any) -> Any:
@@ -319,7 +324,8 @@ def build_all(
         priors.append(build_promoter(_genome_sources(genome), table, embedder=KmerEmbedder(width), **options))
     if corpus or cells:
         sources = cell_sources(corpus, cells, table)
-        priors.append(build_co_expression(sources, table, settings=settings, **options))
+        say = lambda line: typer.echo(line, err=True)  # noqa: E731
+        priors.append(build_co_expression(sources, table, settings=settings, progress=say, **options))
     if families:
         priors.append(_gene_family(table, families, settings, **options))
     if network:
@@ -338,8 +344,10 @@ def attach(
     Example: genecompass priors attach my_checkpoint grn.safetensors gene_family.safetensors -o my_new_checkpoint
     """
     from genecompass.dataset_scripts.prior_knowledge.attach import attach_priors
+    from genecompass.model_cards import write_card
 
     attach_priors(checkpoint, tables, out)
+    write_card(out)
     typer.echo(f"{out}: checkpoint with {', '.join(map(str, tables))}")
 
 

@@ -15,8 +15,10 @@ from genecompass.eval.tasks.prior_splits import (
     pair_codes,
 )
 from genecompass.eval.tasks.priors import matched_negatives, recover, recover_evidence, summarise
+from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
+from genecompass.tokenization.manifest import check_manifest
 
 from genecompass.cli import main
 
@@ -153,6 +155,7 @@ def test_command_line(tmp_path, capsys):
               "--families", f"human={tmp_path}/fam.tsv", "--width", "8", "--epochs", "3",
               "-o", str(tmp_path / "p.safetensors")])  # fmt: skip
     assert not done.value.code
+    assert "no card" in capsys.readouterr().out
     with pytest.raises(SystemExit) as done:
         main(["priors", "inspect", str(tmp_path / "p.safetensors"), *common, "--gene", "human=S3"])
     assert not done.value.code
@@ -167,6 +170,44 @@ def test_command_line(tmp_path, capsys):
     summary = json.loads((tmp_path / "out.json").read_text())["summary"]
     assert {row["prior"] for row in summary} == {"grn", "gene_family", "grn on net", "gene_family on net"}
     assert all(row["splits"] == 2 for row in summary)
+
+
+def test_tables_and_checkpoints_carry_a_card(tmp_path):
+    genes = pd.DataFrame({"gene_id": [f"G{i}" for i in range(60)], "symbol": [f"S{i}" for i in range(60)]})
+    table = GeneTable.from_genes(genes.assign(species="human"))
+    table.write(tmp_path / "genes.parquet")
+    members = pd.DataFrame({"gene": genes["symbol"], "family": np.arange(60) // 6})
+    members.to_csv(tmp_path / "fam.tsv", sep="\t", index=False)
+    edges = pd.DataFrame({"tf": "S0", "target": genes["symbol"][1:]})
+    edges.to_csv(tmp_path / "net.tsv", sep="\t", index=False)
+    config = GeneCompassConfig.tiny(vocab_size=len(table), hidden_size=16, priors={}, species=["human"])
+    GeneCompassForMaskedGeneModeling(config).save_pretrained(tmp_path / "start")
+    table.write(tmp_path / "start" / "genes.tsv.gz")
+
+    common = ["--genes", f"{tmp_path}/genes.parquet", "--width", "4", "--epochs", "2", "-o"]
+    folder, grown = tmp_path / "tables", tmp_path / "grown"
+    for arguments in (
+        [
+            "build",
+            "gene_family",
+            "--families",
+            f"human={tmp_path}/fam.tsv",
+            *common,
+            f"{folder}/gene_family.safetensors",
+        ],
+        ["build", "grn", "--network", f"human={tmp_path}/net.tsv", *common, f"{folder}/grn.safetensors"],
+        ["attach", f"{tmp_path}/start", f"{folder}/grn.safetensors", "-o", str(grown)],
+    ):
+        with pytest.raises(SystemExit) as done:
+            main(["priors", *arguments])
+        assert not done.value.code
+    for documented in (folder, grown):
+        assert check_manifest(documented) == []
+    card = (folder / "README.md").read_text()
+    assert "gene2vec over pairs within families" in card
+    assert "human: 60 of 60 genes" in card
+    assert "| net.tsv (sha256 " in card
+    assert "| Prior knowledge (width) | grn: 4 |" in (grown / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from genecompass.modeling_genecompass.conversion import convert_checkpoint
+from genecompass.tokenization.manifest import check_manifest
 from transformers import AutoModelForMaskedLM
 
 from genecompass.cli import main
@@ -172,6 +173,8 @@ def test_the_verb(fixtures, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "merged   bert.embeddings.homologous_index" in printed
     assert "check    logits" in printed
+    assert "# out" in (out / "README.md").read_text()
+    assert check_manifest(out) == []
     with pytest.raises(SystemExit) as done:
         main(["convert", str(folder), str(out)])
     assert done.value.code == 2
