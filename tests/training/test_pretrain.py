@@ -1,4 +1,5 @@
 import json
+import pickle
 import resource
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from genecompass.dataset_scripts.prior_knowledge.tables import assemble, write_priors
 from genecompass.modeling_genecompass import GeneCompassForMaskedGeneModeling
+from genecompass.modeling_genecompass.conversion import convert_checkpoint
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
 from genecompass.tokenization.manifest import check_manifest
@@ -205,6 +208,59 @@ def test_prior_warmup_rises_and_ends_at_full_strength(toy, tmp_path):
     run(toy, tmp_path / "run", "model.prior_warmup_steps=4", "optimisation.max_steps=6", callbacks=[Watch()])
     assert seen == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     assert PriorWarmup is not None
+
+
+def assert_folds_and_reloads(folder, batch, out):
+    """The checkpoint folds without a change of its outputs, and both forms read back as they were saved."""
+    model = GeneCompassForMaskedGeneModeling.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        before = model(**batch)
+        model.fold_prior_knowledge().save_pretrained(out)
+        folded = model(**batch)
+        again = GeneCompassForMaskedGeneModeling.from_pretrained(out).eval()(**batch)
+    for name in ("logits", "value_predictions"):
+        torch.testing.assert_close(folded[name], before[name], rtol=0, atol=1e-5)
+        assert torch.equal(again[name], folded[name])
+
+
+def toy_batch(vocabulary):
+    generator = torch.manual_seed(0)
+    ids = torch.randint(2, vocabulary, (4, 12), generator=generator)
+    return {"input_ids": ids, "values": 4 * torch.rand(4, 12, generator=generator), "species": torch.arange(4) % 2}
+
+
+def test_four_prior_tables_are_trained_with_folded_and_reloaded(toy, tmp_path):
+    table, generator = toy.make_table(), np.random.default_rng(0)
+    genes = np.arange(2, len(table))
+    widths = {"promoter": 3, "co_expression": 4, "gene_family": 5, "grn": 6}
+    tables = [
+        assemble(name, genes, generator.normal(size=(len(genes), width)), table) for name, width in widths.items()
+    ]
+    write_priors(tmp_path / "priors.safetensors", tables)
+    result = run(toy, tmp_path / "run", f"model.priors={tmp_path}/priors.safetensors", "optimisation.max_steps=4")
+    weights = load_file(result.folder / "model.safetensors")
+    for prior in tables:
+        stored = weights[f"genecompass.embeddings.prior_tables.{prior.name}"]
+        np.testing.assert_array_equal(stored.numpy(), prior.matrix)
+    assert_folds_and_reloads(result.folder, toy_batch(len(table)), tmp_path / "folded")
+
+
+def test_a_converted_checkpoint_with_four_priors_trains_on(toy, fixtures, tmp_path):
+    genes = {"<pad>": 0, "<mask>": 1} | {f"ENSG{i:011d}": i for i in range(2, 161)}
+    genes |= {f"ENSMUSG{i:011d}": i for i in range(161, 320)}
+    (tmp_path / "tokens.pickle").write_bytes(pickle.dumps(genes))
+    convert_checkpoint(fixtures / "reference-tiny" / "masked_lm", tmp_path / "start", tmp_path / "tokens.pickle")
+    before = load_file(tmp_path / "start" / "model.safetensors")
+    tables = [name for name in before if ".prior_tables." in name]
+    assert len(tables) == 4
+    table = GeneTable.read(tmp_path / "start")
+    sets = (f"model.from_checkpoint={tmp_path}/start", "model.overrides={}", "optimisation.max_steps=3")
+    result = run(toy, tmp_path / "run", *sets, "data.max_length=32", table=table)
+    after = load_file(result.folder / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in tables)
+    changed = [name for name in after if not torch.equal(after[name], before[name])]
+    assert any("fusion_genes" in name for name in changed)
+    assert_folds_and_reloads(result.folder, toy_batch(320), tmp_path / "folded")
 
 
 def test_epochs_become_steps(toy, tmp_path):
