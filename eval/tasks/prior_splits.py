@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ...dataset_scripts.prior_knowledge.co_expression import CellsOf, dataset_pairs
+from ...dataset_scripts.prior_knowledge.co_expression import CellsOf, dataset_pairs, pool_pairs
 from ...dataset_scripts.prior_knowledge.families import RELATIVES_PER_GENE, FamilySource, all_families, family_pairs
 from ...dataset_scripts.prior_knowledge.gene2vec import Pairs
 from ...dataset_scripts.prior_knowledge.networks import NetworkSource, edge_pairs, read_edges
@@ -100,7 +100,7 @@ def hold_out_datasets(pairs: pd.DataFrame, *, seed: int = 0) -> HeldOut:
     Parameters
     ----------
     pairs
-        ``dataset``, ``left``, ``right`` of one species.
+        Of one species, columns as of `dataset_pairs`; pooled as for the table.
 
     Raises
     ------
@@ -113,9 +113,9 @@ def hold_out_datasets(pairs: pd.DataFrame, *, seed: int = 0) -> HeldOut:
     shown = np.random.default_rng([seed, 17]).permutation(names)[: len(names) // 2]
     is_shown = pairs["dataset"].isin(shown).to_numpy()
     both = pairs[["left", "right"]].to_numpy(np.int64)
-    train, test = np.unique(both[is_shown], axis=0), np.unique(both[~is_shown], axis=0)
-    test = test[~among(test, train)]
-    learned = Pairs(train[:, 0], train[:, 1], np.ones(len(train)))
+    (learned,) = pool_pairs(pairs[is_shown]).values()
+    test = np.unique(both[~is_shown], axis=0)
+    test = test[~among(test, both[is_shown])]
     return HeldOut(learned, _answerable(test, learned), np.unique(both, axis=0))
 
 
@@ -148,15 +148,32 @@ def _members_split(members: pd.DataFrame, seed: int) -> HeldOut:
 
 
 def co_expression_splits(cells: Sequence[CellsOf], transform: str = "auto") -> dict[tuple[str, str], Split]:
-    """Held-out data sets of each species with two or more: ``("co_expression", species)`` -> seed -> split."""
+    """Held-out pairs and held-out data sets of each species, see `pair_splits`."""
     pairs, _ = dataset_pairs(cells, transform=transform)  # type: ignore[arg-type]
     return pair_splits(pairs)
 
 
 def pair_splits(pairs: pd.DataFrame) -> dict[tuple[str, str], Split]:
-    """As `co_expression_splits`, from pairs that are at hand (columns as of `dataset_pairs`)."""
-    enough = {str(name): mine for name, mine in pairs.groupby("species") if len(mine["dataset"].unique()) > 1}
-    return {("co_expression", species): partial(_datasets_split, mine) for species, mine in enough.items()}
+    """As `co_expression_splits`, from pairs that are at hand (columns as of `dataset_pairs`).
+
+    Returns
+    -------
+    dict
+        ``("co_expression", species)``: pairs held out of the pooled ones. ``("co_expression, other data sets",
+        species)``, with two or more data sets: pairs that only data sets show that were not learned from. That is
+        the harder question: other tissues, other protocols.
+    """
+    splits: dict[tuple[str, str], Split] = {}
+    for species, pooled in pool_pairs(pairs).items():
+        splits["co_expression", species] = partial(_pooled_split, pooled)
+        mine = pairs[pairs["species"] == species]
+        if len(mine["dataset"].unique()) > 1:
+            splits["co_expression, other data sets", species] = partial(_datasets_split, mine)
+    return splits
+
+
+def _pooled_split(pairs: Pairs, seed: int) -> HeldOut:
+    return hold_out_edges(pairs, seed=seed)
 
 
 def _datasets_split(pairs: pd.DataFrame, seed: int) -> HeldOut:

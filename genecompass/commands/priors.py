@@ -201,6 +201,9 @@ def co_expression(
     cells_per_dataset: Annotated[int, typer.Option(help="Cells sampled of each data set; 0 takes all.")] = 3000,
     threshold: Annotated[float, typer.Option(help="Smallest correlation.")] = 0.8,
     min_shared: Annotated[int, typer.Option(help="Fewest cells that express both genes.")] = 50,
+    stability: Annotated[
+        float, typer.Option(help="Smallest correlation in random halves of the cells; -1: any.")
+    ] = 0.5,
     transform: Annotated[str, typer.Option(help="auto, counts, log_counts or log_normalized.")] = "auto",
     pooling: Annotated[str, typer.Option(help="once, datasets (a pair counts for each), or balanced.")] = "balanced",
     device: Annotated[str, typer.Option(help="Where the matrix products run: cpu or cuda.")] = "cpu",
@@ -226,7 +229,7 @@ def co_expression(
         table,
         cells_per_dataset=cells_per_dataset or None,
         transform=transform,  # type: ignore[arg-type]
-        correlation=CorrelationSettings(threshold, min_shared, device),
+        correlation=CorrelationSettings(threshold, min_shared, None if stability <= -1 else stability, device),
         pooling=pooling,  # type: ignore[arg-type]
         settings=_skip_gram(width, seed, epochs),
         align=not no_align,

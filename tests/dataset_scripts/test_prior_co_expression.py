@@ -63,7 +63,7 @@ def pairs_of(counts, transform, wanted, parts=1):
 @pytest.mark.parametrize("transform", ["counts", "log_counts", "log_normalized"])
 def test_exact_against_brute_force(transform):
     counts = some_counts()
-    found = pairs_of(counts, transform, CorrelationSettings(0.4, 8))
+    found = pairs_of(counts, transform, CorrelationSettings(0.4, 8, stability=None))
     expected = brute_force(counts, transform, 0.4, 8)
     assert len(expected) > 50
     assert {(a, b) for a, b in zip(found["left"], found["right"], strict=True)} == set(expected)
@@ -78,15 +78,43 @@ def test_exact_against_brute_force(transform):
 def test_exact_on_tiny_counts_with_many_ties(seed, transform):
     rng = np.random.default_rng(seed)
     counts = sp.csr_matrix(rng.integers(0, 3, (25, 12)).astype(float))
-    found = pairs_of(counts, transform, CorrelationSettings(0.1999, 3))
+    found = pairs_of(counts, transform, CorrelationSettings(0.1999, 3, stability=None))
     expected = brute_force(counts, transform, 0.1999, 3)
     assert {(a, b) for a, b in zip(found["left"], found["right"], strict=True)} == set(expected)
 
 
+def test_pairs_that_a_few_cells_carry_are_dropped():
+    rng = np.random.default_rng(0)
+    together = rng.poisson(4, 80) + 1
+    carried = np.ones(80)
+    carried[[3, 50]] = 3
+    counts = sp.csr_matrix(np.stack([together, together, carried, carried], axis=1))
+    every = pairs_of(counts, "counts", CorrelationSettings(stability=None))
+    assert every[["left", "right"]].to_numpy().tolist() == [[0, 1], [2, 3]]
+    assert pairs_of(counts, "counts", CorrelationSettings())[["left", "right"]].to_numpy().tolist() == [[0, 1]]
+
+
+def test_least_r_of_halves_against_numpy():
+    counts = some_counts(seed=4)
+    values = np.log1p(counts.toarray())
+    inside = np.random.default_rng(10).random((10, 200)) < 0.5
+    stable = pairs_of(counts, "log_counts", CorrelationSettings(0.4, 8, stability=0.3))
+    found = set(zip(stable["left"], stable["right"], strict=True))
+    every = brute_force(counts, "log_counts", 0.4, 8)
+    assert 10 < len(found) < len(every)
+    for i, j in every:
+        both = (counts.toarray()[:, [i, j]] >= 1).all(axis=1)
+        halves = [values[both & half][:, [i, j]] for mask in inside for half in (mask, ~mask)]
+        constant = any(len(half) == 0 or (np.ptp(half, axis=0) == 0).any() for half in halves)
+        least = 0 if constant else min(np.corrcoef(half.T)[0, 1] for half in halves)
+        assert ((i, j) in found) == (least >= 0.3)
+
+
 def test_block_sizes_and_parts_change_nothing(monkeypatch):
     counts = some_counts(seed=1)
-    wanted = CorrelationSettings(0.5, 8)
+    wanted = CorrelationSettings(0.5, 8, stability=0.2)
     whole = pairs_of(counts, "log_counts", wanted)
+    assert len(whole) > 20
     monkeypatch.setattr(correlation, "_GENES_A_BLOCK", 7)
     monkeypatch.setattr("genecompass.dataset_scripts.prior_knowledge.cell_spool._CELLS_A_CHUNK", 33)
     pieces = pairs_of(counts, "log_counts", wanted, parts=9)
@@ -104,7 +132,7 @@ def test_columns_of_one_gene_are_summed_and_unknown_ones_left_out():
     with CellSpool(tokens) as spool:
         spool.add(doubled)
         assert spool.genes.tolist() == list(range(5, 14))
-        found = correlated_pairs(spool, CorrelationSettings(0.2, 5))
+        found = correlated_pairs(spool, CorrelationSettings(0.2, 5, stability=None))
     expected = brute_force(sp.csr_matrix(summed[:, :9]), "counts", 0.2, 5)
     assert {(a - 5, b - 5) for a, b in zip(found["left"], found["right"], strict=True)} == set(expected)
 
@@ -177,7 +205,7 @@ def test_corpus_gives_the_same_pairs_as_the_matrix(tmp_path, table):
     counts = some_counts(cells=300)
     found = cells_of_corpus(write_corpus(tmp_path, counts), table)
     assert [(part.name, part.n_cells) for part in found] == [("a", 150), ("b", 150)]
-    wanted = CorrelationSettings(0.5, 10)
+    wanted = CorrelationSettings(0.5, 10, stability=None)
     pairs, records = dataset_pairs(found, settings=wanted, transform="counts")
     assert [record["sampled"] for record in records] == [150, 150]
     for name, start in (("a", 0), ("b", 1)):
@@ -209,7 +237,7 @@ def test_two_parts_of_one_data_set_are_one(table):
     parts = [
         cells_of_file(as_anndata(counts[rows]), table, "human", name="a") for rows in (slice(0, 90), slice(90, 200))
     ]
-    wanted = CorrelationSettings(0.4, 10)
+    wanted = CorrelationSettings(0.4, 10, stability=None)
     pairs, _ = dataset_pairs(parts, settings=wanted, transform="counts")
     assert {(a - 2, b - 2) for a, b in zip(pairs["left"], pairs["right"], strict=True)} == set(
         brute_force(counts, "counts", 0.4, 10)

@@ -13,6 +13,7 @@ from genecompass.eval.tasks.prior_splits import (
     hold_out_edges,
     hold_out_family_members,
     pair_codes,
+    pair_splits,
 )
 from genecompass.eval.tasks.priors import matched_negatives, recover, recover_evidence, summarise
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
@@ -65,11 +66,14 @@ def test_pair_that_another_family_gives_away_is_not_asked_for():
 
 def test_held_out_data_sets():
     pairs = pd.DataFrame({"dataset": ["a", "a", "b", "b", "b"], "left": [2, 3, 2, 2, 4], "right": [3, 4, 3, 4, 9]})
+    pairs["species"] = "human"
     for seed in range(4):
         split = hold_out_datasets(pairs, seed=seed)
         assert not codes(split.train) & set(pair_codes(split.positives).tolist())
     with pytest.raises(InputError, match="two or more data sets"):
         hold_out_datasets(pairs[pairs["dataset"] == "a"])
+    assert {name for name, _ in pair_splits(pairs)} == {"co_expression", "co_expression, other data sets"}
+    assert {name for name, _ in pair_splits(pairs[pairs["dataset"] == "a"])} == {"co_expression"}
 
 
 @pytest.mark.parametrize("directed", [True, False])
