@@ -17,7 +17,7 @@ from genecompass.tokenization.files import atomic_path, sha256_of
 from . import layout
 from .engines import engine
 from .gather import ShardTask, Spill, gather
-from .gene_axis import axis_positions, extend_axis
+from .gene_axis import axis_keys, axis_positions, extend_axis
 from .inputs import cell_samples, cell_species, obs_values, open_source
 from .judge import Verdict, judge
 from .ledger import Ledger, digest, sole_builder
@@ -317,11 +317,12 @@ def _lay_axes(
         axis = extend_axis(old, genes, detected)
         with atomic_path(work / "genes" / f"{species}.parquet") as temporary:
             axis.to_parquet(temporary, index=False, compression="zstd")
+        known = axis_keys(axis)
         spills[species] = []
         for tasks, names in zip(mine, genes, strict=True):
             index_path = work / f"{tasks[0].name}.{species}.axis.npy"
             with atomic_path(index_path) as temporary:
-                np.save(temporary, axis_positions(axis, names))
+                np.save(temporary, axis_positions(known, names))
             for task in tasks:
                 spill = str(work / f"{task.name}.arrow")
                 pieces = scattered[task.name]["pieces"]

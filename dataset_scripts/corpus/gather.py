@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import scipy.sparse as sp
 from genecompass.tokenization.files import atomic_path, sha256_of
 
 from .layout import ROW_GROUP_CELLS, schema, writer_options
@@ -72,13 +73,20 @@ class ShardTask:
 
 @dataclass
 class _Cells:
-    """Cells of a shard as flat arrays; `lengths` says how many genes each has."""
+    """Cells of a shard as flat arrays; `lengths` says how many genes each has, `about` what else is known of them."""
 
-    genes: list[npt.NDArray[np.int32]]
-    counts: list[npt.NDArray[Any]]
-    lengths: list[npt.NDArray[np.int64]]
-    about: list[pd.DataFrame]
-    lots: list[npt.NDArray[np.float64]]
+    genes: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    counts: list[npt.NDArray[Any]] = field(default_factory=list)
+    lengths: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    about: list[pa.Table] = field(default_factory=list)
+    lots: list[npt.NDArray[np.float64]] = field(default_factory=list)
+
+    def matrix(self) -> sp.csr_matrix:
+        """All of them as one matrix, cells by genes of the axis; genes in the order of the sources."""
+        genes = np.concatenate(self.genes)
+        starts = np.concatenate(([0], np.cumsum(np.concatenate(self.lengths))))
+        shape = (len(starts) - 1, int(genes.max(initial=0)) + 1)
+        return sp.csr_matrix((np.concatenate(self.counts), genes, starts), shape=shape)
 
 
 def gather(task: ShardTask, target: Path) -> dict[str, Any] | None:
@@ -97,30 +105,28 @@ def gather(task: ShardTask, target: Path) -> dict[str, Any] | None:
         ``rows``, ``bytes``, ``sha256``, ``genes`` (expressed genes in all), ``values`` (per column, how many cells
         have each value); None when quality control left no cell for it, and then nothing is written.
     """
-    cells = _Cells([], [], [], [], [])
+    cells = _Cells()
     for spill in task.spills:
         _collect(spill, task, cells)
-    about = pd.concat(cells.about, ignore_index=True) if cells.about else pd.DataFrame()
-    if about.empty:
+    if not cells.about:
         return None
-    genes, counts = np.concatenate(cells.genes), np.concatenate(cells.counts)
-    lengths = np.concatenate(cells.lengths)
-    starts = np.concatenate(([0], np.cumsum(lengths)))
+    matrix = cells.matrix()
     # Cells lie in the order of their lots: without one of them, or beside new ones, the others keep theirs.
     order = np.argsort(np.concatenate(cells.lots), kind="stable")
+    about = pa.concat_tables(cells.about).take(order)
     shard_schema = schema(task.obs_columns, task.count_type)
     with atomic_path(target) as temporary:
         with pq.ParquetWriter(temporary, shard_schema, **writer_options(task.obs_columns)) as writer:
             for first in range(0, len(order), ROW_GROUP_CELLS):
-                rows = order[first : first + ROW_GROUP_CELLS]
-                table = _row_group(rows, about, genes, counts, starts, task, shard_schema)
+                block = matrix[order[first : first + ROW_GROUP_CELLS]]
+                table = _row_group(block, about.slice(first, block.shape[0]), task, shard_schema)
                 writer.write_table(table, row_group_size=ROW_GROUP_CELLS)
         checksum, size = sha256_of(temporary), temporary.stat().st_size
     return {
-        "rows": len(about),
+        "rows": len(order),
         "bytes": size,
         "sha256": checksum,
-        "genes": len(genes),
+        "genes": matrix.nnz,
         "values": _count_values(about, task.obs_columns),
     }
 
@@ -147,11 +153,14 @@ def _collect(spill: Spill, task: ShardTask, into: _Cells) -> None:
             if not kept.all():
                 entries = np.repeat(kept, lengths)
                 column, count, lengths, rows = column[entries], count[entries], lengths[kept], rows[kept]
+            if not len(rows):
+                continue
             into.lots.append(batch["lot"].to_numpy()[kept])
             into.genes.append(axis_index[column])
             into.counts.append(np.array(count))
             into.lengths.append(lengths)
-            into.about.append(table.take(rows).to_pandas().assign(dataset=spill.dataset))
+            dataset = pa.array([spill.dataset] * len(rows), pa.string())
+            into.about.append(table.take(rows).append_column("dataset", dataset))
 
 
 def _flat(lists: pa.LargeListArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
@@ -159,54 +168,27 @@ def _flat(lists: pa.LargeListArray) -> tuple[npt.NDArray[Any], npt.NDArray[np.in
     return lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy())
 
 
-def _row_group(
-    rows: npt.NDArray[np.int64],
-    about: pd.DataFrame,
-    genes: npt.NDArray[np.int32],
-    counts: npt.NDArray[Any],
-    starts: npt.NDArray[np.int64],
-    task: ShardTask,
-    shard_schema: pa.Schema,
-) -> pa.Table:
-    """The given cells as one table, each cell's genes in ascending order."""
-    lengths = starts[rows + 1] - starts[rows]
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    entries = np.repeat(starts[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    row_genes, row_counts = genes[entries], counts[entries]
-    row_genes, row_counts = _by_gene(np.repeat(np.arange(len(rows)), lengths), row_genes, row_counts)
-    sums = np.add.reduceat(np.concatenate((row_counts, [0])).astype(np.float64), offsets[:-1])
-    sums[lengths == 0] = 0
-    mine = about.iloc[rows]
-    columns: list[pa.Array] = [
-        pa.ListArray.from_arrays(offsets.astype(np.int32), row_genes, type=shard_schema.field("genes").type),
-        pa.ListArray.from_arrays(offsets.astype(np.int32), row_counts, type=shard_schema.field("counts").type),
-        pa.array(sums).cast(shard_schema.field("n_counts").type),
-        pa.array([task.species] * len(rows), pa.string()),
-        pa.array(mine["dataset"], pa.string()),
-        pa.array(mine["cell_id"], pa.string()),
-    ]
-    columns += [pa.array(mine[name], pa.string(), from_pandas=True) for name in task.obs_columns]
-    return pa.Table.from_arrays(columns, schema=shard_schema)
+def _row_group(block: sp.csr_matrix, about: pa.Table, task: ShardTask, shard_schema: pa.Schema) -> pa.Table:
+    """Some cells as one table, each cell's genes in ascending order."""
+    totals = block @ np.ones(block.shape[1])
+    # Transposing twice is two counting sorts: several times faster than sorting the genes of each cell.
+    block = block.tocsc().tocsr()
+    offsets = block.indptr.astype(np.int32)
+    columns: dict[str, Any] = {name: about[name] for name in ("dataset", "cell_id", *task.obs_columns)}
+    columns |= {
+        "genes": pa.ListArray.from_arrays(offsets, block.indices, type=shard_schema.field("genes").type),
+        "counts": pa.ListArray.from_arrays(offsets, block.data, type=shard_schema.field("counts").type),
+        "n_counts": pa.array(totals).cast(shard_schema.field("n_counts").type),
+        "species": pa.array([task.species] * len(totals), pa.string()),
+    }
+    return pa.table([columns[name] for name in shard_schema.names], schema=shard_schema)
 
 
-def _by_gene(
-    row: npt.NDArray[np.int64], genes: npt.NDArray[np.int32], counts: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
-    """Sort the entries of each row by gene; `row` ascends already."""
-    if counts.dtype == np.int32 and len(genes) and genes.max() < 2**20 and row[-1] < 2**12:
-        # Row, gene and count fit one 64-bit key: sorting keys is several times faster than sorting positions.
-        keys = (row << 51) | (genes.astype(np.int64) << 31) | counts
-        keys.sort()
-        return ((keys >> 31) & (2**20 - 1)).astype(np.int32), (keys & (2**31 - 1)).astype(np.int32)
-    order = np.argsort((row << 32) | genes)
-    return genes[order], counts[order]
-
-
-def _count_values(about: pd.DataFrame, obs_columns: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def _count_values(about: pa.Table, obs_columns: tuple[str, ...]) -> dict[str, dict[str, int]]:
     """Per column, the cells of each value (missing ones under the empty text): lets a reader skip whole shards."""
     counted = {}
     for name in ("dataset", *obs_columns):
-        values = about[name].fillna("").value_counts().sort_index()
+        values = pc.value_counts(about[name].fill_null("")).to_pylist()
         if len(values) <= COUNTED_VALUES:
-            counted[name] = {str(value): int(n) for value, n in values.items()}
+            counted[name] = {entry["values"]: entry["counts"] for entry in sorted(values, key=lambda e: e["values"])}
     return counted

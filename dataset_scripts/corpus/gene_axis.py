@@ -123,16 +123,22 @@ def extend_axis(
     return pd.concat([axis, new[list(AXIS_COLUMNS)]], ignore_index=True)
 
 
-def axis_positions(axis: pd.DataFrame, genes: pd.DataFrame) -> npt.NDArray[np.int32]:
-    """Index on `axis` of each of a source's genes; raises KeyError when one is missing. Shape (n_genes,).
+def axis_positions(axis: pd.Index, genes: pd.DataFrame) -> npt.NDArray[np.int32]:
+    """Index on an axis, given by its `axis_keys`, of each of a source's genes. Shape (n_genes,).
+
+    Raises
+    ------
+    KeyError
+        When a gene is missing.
 
     Examples
     --------
     >>> genes = pd.DataFrame({"gene_id": ["", ""], "symbol": ["a", "b"], "gene_species": "human"})
-    >>> axis_positions(genes[::-1].reset_index(drop=True), genes).tolist()
+    >>> axis_positions(axis_keys(genes[::-1]), genes).tolist()
     [1, 0]
     """
-    positions = axis_keys(axis).get_indexer(axis_keys(genes))
+    keys = axis_keys(genes)
+    positions = axis.get_indexer(keys)
     if (positions < 0).any():
-        raise KeyError(f"gene {axis_keys(genes)[positions < 0][0]!r} is not on the axis")
+        raise KeyError(f"gene {keys[positions < 0][0]!r} is not on the axis")
     return positions.astype(np.int32)

@@ -89,12 +89,13 @@ def writer_options(obs_columns: tuple[str, ...]) -> dict[str, Any]:
     """Parquet settings, chosen by measuring (``benchmarks/corpus.py`` prints the alternatives).
 
     Ascending gene indices are delta-encoded; counts are split into byte streams, of which three are almost all
-    zeros; repeated text goes through dictionaries. Content-defined chunking costs under one percent and lets the Hub
-    keep what a rebuilt shard has in common with the old one.
+    zeros; repeated text goes through dictionaries. Higher zstd levels save under three percent and cost up to half
+    the speed. Content-defined chunking costs under one percent and lets the Hub keep what a rebuilt shard has in
+    common with the old one.
     """
     return {
         "compression": "zstd",
-        "compression_level": 3,
+        "compression_level": 1,
         "use_dictionary": ["species", "dataset", *obs_columns],
         "column_encoding": {
             "genes.list.element": "DELTA_BINARY_PACKED",

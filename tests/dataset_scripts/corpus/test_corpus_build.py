@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import yaml
 from genecompass.dataset_scripts.corpus.builder import BuildOptions, build
 from genecompass.dataset_scripts.corpus.catalogue import Corpus
-from genecompass.dataset_scripts.corpus.gene_axis import axis_positions, extend_axis, source_genes
+from genecompass.dataset_scripts.corpus.gene_axis import axis_keys, axis_positions, extend_axis, source_genes
 from genecompass.dataset_scripts.corpus.layout import shards_for
 from genecompass.dataset_scripts.corpus.publish import read_corpus_manifest
 from genecompass.tokenization.errors import InputError
@@ -32,9 +32,8 @@ def decode(
     cells = cells[cells["dataset"] == dataset].set_index("cell_id")
     axis = pd.read_parquet(folder / "genes" / f"{species}.parquet")
     column_of = np.full(len(axis), -1)
-    column_of[axis_positions(axis, source_genes(source.var, gene_species=gene_species or species))] = np.arange(
-        source.n_vars
-    )
+    genes = source_genes(source.var, gene_species=gene_species or species)
+    column_of[axis_positions(axis_keys(axis), genes)] = np.arange(source.n_vars)
     rows, columns, counts = [], [], []
     for number, name in enumerate(source.obs_names):
         if name not in cells.index:
