@@ -117,7 +117,7 @@ def cells_of_corpus(folder: str | os.PathLike[str], table: GeneTable) -> list[Ce
                     tokens=tokens,
                     n_cells=int(sizes[name]),
                     blocks=_CorpusBlocks(cells, str(name), len(axis)),
-                    record={"corpus": folder.name, "manifest": _manifest_digest(folder)},
+                    record=_provenance(folder, str(name)),
                 )
             )
     if not found:
@@ -141,11 +141,17 @@ def _axis_tokens(axis: pd.DataFrame, table: GeneTable, species: str, where: str)
     return tokens
 
 
-def _manifest_digest(folder: Path) -> str:
+def _provenance(folder: Path, name: str) -> dict[str, Any]:
+    """What the corpus says about a data set: licence and citation, and the corpus itself by its manifest."""
     from ...tokenization.files import sha256_of
 
     manifest = folder / "manifest.json"
-    return sha256_of(manifest) if manifest.is_file() else "not recorded"
+    if not manifest.is_file():
+        return {"corpus": folder.resolve().name, "manifest": "not recorded"}
+    sources = json.loads(manifest.read_text(encoding="utf-8")).get("sources") or []
+    mine = [entry for entry in sources if isinstance(entry, dict) and entry.get("dataset") == name]
+    known = {key: entry[key] for entry in mine[:1] for key in ("licence", "citation") if entry.get(key)}
+    return {"corpus": folder.resolve().name, "manifest": sha256_of(manifest), **known}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy.sparse as sp
 import torch
 
 from .cell_spool import CellSpool, dense_piece
@@ -16,6 +17,8 @@ _BAND = 1e-3
 # below this part of the mean square, a joint variance has lost too many float32 digits
 _ILL_CONDITIONED = 1e-3
 _HALVINGS = 10
+# where fewer entries than this are expressed, sparse products beat dense ones
+_SPARSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def correlated_pairs(
     """All gene pairs of a data set with r at or above the threshold, that hold in random halves of the cells too.
 
     Sums over joint cells are matrix products of values and of 0/1, taken block by block of genes and chunk by
-    chunk of cells: time is linear in cells, memory is that of a few blocks. They run in float32 on shifted and
+    chunk of cells: time is linear in cells, memory is that of a few blocks. Genes are taken in order of frequency,
+    so that blocks of rare genes are sparse, and often share too few cells to go on. Sums run in float32 on shifted and
     scaled values; where r comes near the threshold or the joint variance is tiny, the pair is computed again in
     float64, so that the result depends on neither block sizes, threads nor device.
 
@@ -104,7 +108,11 @@ def _pairs_of_blocks(
     spool: CellSpool, i: int, j: int, settings: CorrelationSettings
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Pairs of one block of genes with another: places in the blocks, shared cells, r."""
-    sums = _joint_sums(spool, i, j, settings.device)
+    shared = _summed(_shared_cells, spool, i, j, settings.device)
+    if not (shared >= settings.min_shared).any():
+        nothing = np.zeros(0, dtype=np.int64)
+        return nothing, nothing, nothing, np.zeros(0, dtype=np.float32)
+    sums = torch.cat([shared, _summed(_moments, spool, i, j, settings.device)])
     enough = sums[0] >= settings.min_shared
     if i == j:
         enough &= torch.ones_like(enough).triu(diagonal=1)
@@ -128,31 +136,49 @@ def _pairs_of_blocks(
     return first[good], second[good], n[good].astype(np.int64), r[good].astype(np.float32)
 
 
-def _joint_sums(spool: CellSpool, i: int, j: int, device: str) -> torch.Tensor:
-    """Over the cells that express both: n, sum x, sum y, sum x^2, sum y^2, sum xy. Shape (6, genes i, genes j)."""
-    total: torch.Tensor | None = None
-    for chunk in range(spool.n_chunks):
-        x, has_x = (torch.from_numpy(part).to(device) for part in dense_piece(spool.piece(chunk, i), np.float32))
-        if i == j:
-            y, has_y = x, has_x
-        else:
-            y, has_y = (torch.from_numpy(part).to(device) for part in dense_piece(spool.piece(chunk, j), np.float32))
-        if total is None:
-            total = torch.zeros(6, x.shape[1], y.shape[1], dtype=torch.float64, device=device)
-        has_xt, xt = has_x.T, x.T
-        total[0] += has_xt @ has_y
-        total[1] += xt @ has_y
-        total[5] += xt @ y
-        total[3] += (x * x).T @ has_y
-        if i == j:
-            continue
-        total[2] += has_xt @ y
-        total[4] += has_xt @ (y * y)
-    if total is None:
-        return torch.zeros(6, 0, 0, dtype=torch.float64)
-    if i == j:
-        total[2], total[4] = total[1].T, total[3].T
+_Sums = Callable[[sp.csr_matrix, sp.csr_matrix, str], torch.Tensor]
+
+
+def _summed(sums: _Sums, spool: CellSpool, i: int, j: int, device: str) -> torch.Tensor:
+    """Sums over all cells in float64: those of each chunk are in float32. Shape (sums, genes i, genes j)."""
+    chunks = (sums(spool.piece(chunk, i), spool.piece(chunk, j), device).double() for chunk in range(spool.n_chunks))
+    total = next(chunks)
+    for more in chunks:
+        total += more
     return total
+
+
+def _shared_cells(first: sp.csr_matrix, second: sp.csr_matrix, device: str) -> torch.Tensor:
+    """Cells of a chunk that express both genes. Shape (1, genes, genes)."""
+    _, has_x = dense_piece(first, np.float32)
+    if _is_sparse(second, device):
+        return torch.from_numpy(_by_gene(second, 0) @ has_x).T[None]
+    _, has_y = dense_piece(second, np.float32)
+    return (torch.from_numpy(has_x).to(device).T @ torch.from_numpy(has_y).to(device))[None]
+
+
+def _moments(first: sp.csr_matrix, second: sp.csr_matrix, device: str) -> torch.Tensor:
+    """Over the cells of a chunk that express both: sums of x, y, x^2, y^2, xy. Shape (5, genes, genes)."""
+    x, has_x = dense_piece(first, np.float32)
+    if _is_sparse(second, device):
+        of_x = np.split(_by_gene(second, 0) @ np.hstack([x, x * x]), 2, axis=1)
+        of_y = np.split(_by_gene(second, 1) @ np.hstack([has_x, x]), 2, axis=1)
+        found = np.stack([of_x[0], of_y[0], of_x[1], _by_gene(second, 2) @ has_x, of_y[1]])
+        return torch.from_numpy(found).transpose(1, 2)
+    y, has_y = (torch.from_numpy(part).to(device) for part in dense_piece(second, np.float32))
+    xt, has_xt = (torch.from_numpy(part).to(device).T for part in (x, has_x))
+    return torch.stack([xt @ has_y, has_xt @ y, (xt * xt) @ has_y, has_xt @ (y * y), xt @ y])
+
+
+def _is_sparse(piece: sp.csr_matrix, device: str) -> bool:
+    return device == "cpu" and piece.nnz < _SPARSE * piece.shape[0] * piece.shape[1]
+
+
+def _by_gene(piece: sp.csr_matrix, power: int) -> sp.csr_matrix:
+    """Genes x cells in float32: values to a power; to the power 0, 1 wherever a gene is expressed."""
+    turned = piece.T.tocsr()
+    turned.data = (turned.data**power).astype(np.float32)
+    return turned
 
 
 def _exact_r(

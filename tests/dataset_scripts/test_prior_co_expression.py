@@ -60,8 +60,10 @@ def pairs_of(counts, transform, wanted, parts=1):
         return correlated_pairs(spool, wanted)
 
 
+@pytest.mark.parametrize("sparse_below", [0, 2])
 @pytest.mark.parametrize("transform", ["counts", "log_counts", "log_normalized"])
-def test_exact_against_brute_force(transform):
+def test_exact_against_brute_force(monkeypatch, transform, sparse_below):
+    monkeypatch.setattr(correlation, "_SPARSE", sparse_below)
     counts = some_counts()
     found = pairs_of(counts, transform, CorrelationSettings(0.4, 8, stability=None))
     expected = brute_force(counts, transform, 0.4, 8)
