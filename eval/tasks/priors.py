@@ -76,11 +76,16 @@ def matched_negatives(
         step = rng.integers(-reach, reach + 1, len(waiting))
         drawn = ladder[np.clip(rung[pairs[waiting, 1]] + step, 0, len(ladder) - 1)]
         tried = np.stack([pairs[waiting, 0], drawn], axis=1)
-        good = (drawn != pairs[waiting, 1]) & (drawn != pairs[waiting, 0]) & ~np.isin(pair_codes(tried), known_codes)
+        good = (drawn != pairs[waiting, 1]) & (drawn != pairs[waiting, 0]) & ~_is_in(pair_codes(tried), known_codes)
         negatives[waiting[good]] = tried[good]
         waiting = waiting[~good]
     found = negatives[:, 0] >= 0
     return pairs[found], negatives[found]
+
+
+def _is_in(codes: _Ints, ordered: _Ints) -> npt.NDArray[np.bool_]:
+    """Which codes occur among ascending ones; `np.isin` would sort the millions of them again at every call."""
+    return ordered[np.searchsorted(ordered, codes).clip(max=len(ordered) - 1)] == codes
 
 
 def _unit_rows(matrix: Any) -> Any:
