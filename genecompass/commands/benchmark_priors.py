@@ -70,8 +70,10 @@ def priors(
     typer.echo(summary.round(3).to_string(index=False))
     typer.echo("Chance is 0.5 for both scores: as many negatives as positives, matched by degree.")
     if out is not None:
-        content = {"settings": settings.record(), "summary": summary.to_dict("records")}
-        write_json(out, {**content, "splits": results.to_dict("records")})
+        rows = summary.rename(columns={"prior": "dataset", "scorer": "method", "splits": "seeds"})
+        rows["ours"] = rows["method"].str.startswith("table")
+        content = {"task": "recovery of held-out knowledge", "settings": settings.record()}
+        write_json(out, {**content, "rows": rows.to_dict("records"), "splits": results.to_dict("records")})
 
 
 def _splits(

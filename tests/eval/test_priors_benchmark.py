@@ -16,6 +16,7 @@ from genecompass.eval.tasks.prior_splits import (
     pair_splits,
 )
 from genecompass.eval.tasks.priors import matched_negatives, recover, recover_evidence, summarise
+from genecompass.model_cards.benchmarks import read_scores
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
@@ -171,9 +172,11 @@ def test_command_line(tmp_path, capsys):
               "--seeds", "2", "--resamples", "10",
               "-o", str(tmp_path / "out.json")])  # fmt: skip
     assert not done.value.code
-    summary = json.loads((tmp_path / "out.json").read_text())["summary"]
-    assert {row["prior"] for row in summary} == {"grn", "gene_family", "grn on net", "gene_family on net"}
-    assert all(row["splits"] == 2 for row in summary)
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert {row["dataset"] for row in rows} == {"grn", "gene_family", "grn on net", "gene_family on net"}
+    assert all(row["seeds"] == 2 for row in rows)
+    scores = read_scores([tmp_path / "out.json"])
+    assert {score.method for score in scores if score.ours} == {"table: cosine", "table: cosine with partners"}
 
 
 def test_tables_and_checkpoints_carry_a_card(tmp_path):
