@@ -11,6 +11,7 @@ import torch
 from ..eval.metrics.yardsticks import NO_TARGET, IdScores, ValueScores, Yardsticks, asked_ids, asked_values
 from ..tokenization.batching import batches_by_tokens, pad_cells
 from ..tokenization.errors import InputError
+from .losses import answer_of_cell, without_visible
 from .masking import HIDDEN_GENES, CellMasker, ask_once
 from .stream import Row
 
@@ -82,7 +83,12 @@ class HeldOutCells:
             shown = [ask_once(cell) for cell in cells] if self.as_set else cells
             tensors = {name: tensor.to(device) for name, tensor in pad_cells(shown).items() if name != HIDDEN_GENES}
             outputs = model(**tensors)
-            self._add_ids(ids, outputs.logits, cells)
+            logits = outputs.logits.float()
+            if self.as_set:
+                seen = tensors["input_ids"]
+                answer = answer_of_cell((tensors["labels"] != NO_TARGET).any(1))
+                logits = without_visible(logits, seen, answer[:, None].expand(seen.shape))
+            self._add_ids(ids, logits, cells)
             self._add_values(values, outputs.value_predictions, cells)
         model.train(was_training)
         return {"id": ids.summary(self.species), "value": values.summary(self.species)}
@@ -92,7 +98,7 @@ class HeldOutCells:
         asked = np.array([len(mine) for mine in labels])
         # which answer each label is read from: its own, or the one that its cell was given
         answer = np.repeat(np.cumsum(asked > 0) - 1, asked) if self.as_set else np.arange(asked.sum())
-        log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+        log_probabilities = torch.log_softmax(logits, dim=-1)
         right = log_probabilities[torch.from_numpy(answer), torch.from_numpy(np.concatenate(labels))].cpu().numpy()
         top10 = _wide(log_probabilities.topk(min(10, logits.shape[1])).indices.cpu().numpy())
         start = 0

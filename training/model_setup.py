@@ -18,7 +18,7 @@ from .config import PretrainConfig
 from .stream import Row
 
 # of the start from statistics: axes of the correspondence analysis, their scale, and that of the random part
-START_AXES = 8
+START_AXES = 24
 START_SCALE = 1.0
 RANDOM_PART = 0.02
 
