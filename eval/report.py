@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..tokenization.files import write_json
 from .metrics import confusion_table
-from .tasks.annotation import ALL_CELLS, METHODS
+from .tasks.annotation import ALL_CELLS, METHODS, NOTES
 from .tasks.summary import long_rows, summarise, winners
 
 _HEADER = f"  {'method':42s} {'macro-F1':>14s} {'accuracy':>14s} {'ECE':>6s} {'seconds':>8s} {'trained':>10s}"
@@ -54,6 +54,7 @@ def write_annotation_report(
         "task": task,
         "model": model,
         "metric": "macro-F1 over the labels present in the test set; predictions of other labels count as errors",
+        "notes": list(NOTES),
         "rows": long_rows(whole, dataset="split", metrics=_METRICS, ours=ours),
         "winners": winners(whole, by="split", metric="macro_f1", ours=ours),
         "table": _plain(whole),
@@ -102,7 +103,8 @@ def annotation_text(table: pd.DataFrame, best: dict[str, dict[str, Any]] | None 
                 found = [_spread(cells.loc[p], "macro_f1") if p in cells.index else "" for p in points]
                 lines.append(f"  {method:42s} " + " ".join(f"{entry:>14s}" for entry in found))
             lines.append("")
-    return "\n".join(lines)
+    lines += [f"note: {note}" for note in NOTES]
+    return "\n".join(lines) + "\n"
 
 
 def write_simple_report(

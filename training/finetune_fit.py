@@ -220,15 +220,17 @@ def _fit(
     class_weights = None if weights is None else torch.tensor(weights)
     rate = settings.learning_rate or default_learning_rate(settings.method, model.config.hidden_size)
     head_only = settings.method == "frozen"
-    fitted_head = head_only or (settings.head_first and settings.method != "scratch")
+    fitted_head = head_only or settings.head_first
     history: list[dict[str, float]] = []
     trained: dict[str, Any] = {}
+    if settings.method == "scratch":  # its head, too, is fitted first: on the states of random weights
+        model = prepare(model, "scratch")
     if fitted_head:
         head_rate = rate if head_only else default_learning_rate("frozen", model.config.hidden_size)
         trained = train_head(
             model, train, validation, score=score, learning_rate=head_rate, class_weights=class_weights
         )
-    trainable = prepare(model, settings.method, r=settings.r)
+    trainable = model if settings.method == "scratch" else prepare(model, settings.method, r=settings.r)
     if not head_only:
         trained |= train_with_trainer(
             trainable,

@@ -14,6 +14,7 @@ from .finetune_methods import head_of
 _STEPS = 400
 _CHECK_EVERY = 10
 _PATIENCE = 10
+_SHRINK = 0.1  # of the strongest direction's spread, added to all before whitening
 
 
 @torch.no_grad()
@@ -62,6 +63,9 @@ def train_head(
 ) -> dict[str, Any]:
     """Fit the head on frozen states by full-batch AdamW; keep the weights that did best on validation.
 
+    States of cells differ little from each other, and along few directions. So the head learns on whitened states,
+    and the whitening is folded into its first layer afterwards: nothing is added to the model.
+
     Parameters
     ----------
     model
@@ -82,7 +86,11 @@ def train_head(
     """
     states, labels = head_inputs(model, train)
     held_states, held_labels = head_inputs(model, validation)
+    mean, whiten = _whitening(states)
+    states, held_states = (states - mean) @ whiten, (held_states - mean) @ whiten
     head = nn.ModuleDict(head_of(model))
+    if "pooler" in head:
+        _start_as_identity(head["pooler"])
     parameters = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
     weights = None if class_weights is None else class_weights.to(states.device)
@@ -107,7 +115,30 @@ def train_head(
     with torch.no_grad():
         for parameter, kept in zip(parameters, best_weights, strict=True):
             parameter.copy_(kept)
+        first = next(iter(head.values()))
+        first.weight.copy_(first.weight @ whiten.T)
+        first.bias.sub_(first.weight @ mean)
     return {"steps": best_step, "score": best[0]}
+
+
+def _whitening(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean (H,) and symmetric matrix (H, H) that bring states to about unit variance in all directions they take.
+
+    Weak directions are raised less than fully, and directions that no state takes not at all: of few items they
+    would be noise.
+    """
+    mean = states.mean(0)
+    variances, axes = torch.linalg.eigh(torch.cov((states - mean).T, correction=0).reshape(states.shape[1], -1))
+    spread = variances.clamp(min=0).sqrt()
+    gain = torch.where(spread > 1e-5 * spread.max(), 1 / (spread + _SHRINK * spread.max()), 0.0)
+    return mean, (axes * gain) @ axes.T
+
+
+@torch.no_grad()
+def _start_as_identity(pooler: nn.Linear) -> None:
+    """Start where the pooler passes whitened states on, in the range where tanh is about linear."""
+    pooler.weight.copy_(0.5 * torch.eye(len(pooler.weight)))
+    pooler.bias.zero_()
 
 
 def _through(head: nn.ModuleDict, states: torch.Tensor) -> torch.Tensor:

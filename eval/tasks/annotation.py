@@ -37,6 +37,7 @@ from .labelled_cells import LabelledCells, pick_per_class
 
 TRAINED = {
     "GeneCompass from scratch": "scratch",
+    "GeneCompass frozen": "frozen",
     "GeneCompass LoRA": "lora",
     "GeneCompass full": "full",
 }
@@ -44,6 +45,12 @@ FROZEN = "GeneCompass frozen + logistic regression"
 NEIGHBOURS = "GeneCompass nearest neighbours"
 METHODS = (*BASELINES, FROZEN, NEIGHBOURS, *TRAINED)
 ALL_CELLS = "all"
+NOTES = (
+    "from scratch, frozen, LoRA and full: the same network, head, steps and validation cells (15 % of the labelled, at "
+    "least one a class); each head is first fitted alone, then what the method trains goes on from there",
+    f"{FROZEN.removeprefix('GeneCompass ')} and nearest neighbours: read the means over genes of all layers and learn "
+    "from all labelled cells, as the baselines do",
+)
 
 
 @dataclass(frozen=True)
