@@ -25,6 +25,7 @@ _HOMES = {
     "open_corpus": "dataset_scripts",
     "embed": "inference",
     "annotate": "inference",
+    "explain": "inference",
     "perturb": "inference",
     "rank_cell_fate": "inference",
     "infer_grn": "inference",

@@ -12,6 +12,7 @@ _HOMES = {
     "embed_file": "embed_file",
     "annotate": "annotate_adata",
     "annotate_file": "annotate_file",
+    "explain": "attribution",
     "perturb": "perturb_adata",
     "rank_cell_fate": "cell_fate",
     "infer_grn": "grn",

@@ -1,7 +1,7 @@
 """``genecompass annotate``: cell-type labels into a copy of an ``.h5ad`` file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,6 +34,12 @@ def annotate(
         str, typer.Option(help="none, center (each set by itself), or auto: center across species.")
     ] = "auto",
     key: Annotated[str, typer.Option(help="Name in obs.")] = "genecompass_cell_type",
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a cell: also which genes speak for its label, as table and figure; may be repeated."
+        ),
+    ] = None,
     gene_species: Annotated[str | None, typer.Option(help="Species of the gene names, if not the cells'.")] = None,
     counts: Annotated[str, typer.Option(help="Where the raw counts are: auto, X, raw or a layer.")] = "auto",
     max_length: Annotated[int | None, typer.Option(help="Genes a cell; as in training by default.")] = None,
@@ -66,3 +72,13 @@ def annotate(
         progress=True,
     )
     typer.echo(f"wrote {written}: obs[{key!r}], obs['{key}_best'], obs['{key}_score']")
+    for cell in explain or []:
+        from genecompass.eval.plots import plot_gene_scores
+        from genecompass.inference.attribution import explain as explain_cell
+
+        reading: dict[str, Any] = {"gene_species": gene_species, "counts": counts, "max_length": max_length}
+        found = explain_cell(source, model, species, cell, device=device, **reading)
+        safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in cell)
+        table = found.write(output.with_name(f"{output.stem}_{safe}.tsv"))
+        figures = plot_gene_scores(found.scores, table, title=f"{cell}: {found.target}")
+        typer.echo(f"wrote {table}, {', '.join(map(str, figures))}: what speaks for {found.target!r} in {cell}")
