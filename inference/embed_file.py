@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..tokenization.errors import InputError
 from ..tokenization.files import atomic_path, write_json
@@ -172,7 +173,11 @@ def _run_parts(plan: EmbedPlan, work: Path, devices: list[str] | None, progress:
         _embed_part(plan, work, 0, device[0], progress)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(plan.parts), mp_context=context) as pool:
+    # each process would otherwise start as many threads as there are cores
+    threads = max(1, torch.get_num_threads() // len(plan.parts))
+    with ProcessPoolExecutor(
+        len(plan.parts), mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
         jobs = [pool.submit(_embed_part, plan, work, i, device[i], progress and i == 0) for i in range(len(plan.parts))]
         for job in jobs:
             job.result()

@@ -204,6 +204,18 @@ def test_a_killed_run_continues_to_the_same_bytes(checkpoint, tmp_path, monkeypa
         np.testing.assert_array_equal(a["varm/genecompass"][:], b["varm/genecompass"][:])
 
 
+def test_two_processes_give_the_numbers_of_one(checkpoint, tmp_path):
+    some_cells(CHUNK + 30).write_h5ad(tmp_path / "in.h5ad")
+    options = {"devices": ["cpu"], "max_length": 16}
+    for processes in (1, 2):
+        output = tmp_path / f"by{processes}.h5ad"
+        embed_file_function(tmp_path / "in.h5ad", output, str(checkpoint), "human", processes=processes, **options)
+    with h5py.File(tmp_path / "by1.h5ad") as a, h5py.File(tmp_path / "by2.h5ad") as b:
+        np.testing.assert_allclose(a["obsm/X_genecompass"][:], b["obsm/X_genecompass"][:], atol=1e-6)
+        np.testing.assert_allclose(a["varm/genecompass"][:], b["varm/genecompass"][:], atol=1e-6)
+    assert not (tmp_path / "by2.h5ad.partial").exists()
+
+
 def _defaults():
     from genecompass.inference.cells import chunks
 
