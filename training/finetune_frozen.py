@@ -88,9 +88,10 @@ def train_head(
     held_states, held_labels = head_inputs(model, validation)
     mean, whiten = _whitening(states)
     states, held_states = (states - mean) @ whiten, (held_states - mean) @ whiten
-    head = nn.ModuleDict(head_of(model))
-    if "pooler" in head:
-        _start_as_identity(head["pooler"])
+    layers: dict[str, Any] = head_of(model)
+    head = nn.ModuleDict(layers)
+    if "pooler" in layers:
+        _start_as_identity(layers["pooler"])
     parameters = list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
     weights = None if class_weights is None else class_weights.to(states.device)
@@ -115,7 +116,7 @@ def train_head(
     with torch.no_grad():
         for parameter, kept in zip(parameters, best_weights, strict=True):
             parameter.copy_(kept)
-        first = next(iter(head.values()))
+        first = next(iter(layers.values()))
         first.weight.copy_(first.weight @ whiten.T)
         first.bias.sub_(first.weight @ mean)
     return {"steps": best_step, "score": best[0]}
