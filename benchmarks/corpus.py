@@ -29,7 +29,7 @@ from _corpus_cells import PBMC, synthetic_inputs, synthetic_table
 from _measure import RESULTS, environment, write_and_show
 from genecompass.dataset_scripts.corpus import layout
 from genecompass.dataset_scripts.corpus.builder import BuildOptions, build
-from genecompass.dataset_scripts.corpus.stream import open_corpus
+from genecompass.dataset_scripts.corpus.stream import open_corpus, padded
 from genecompass.tokenization.gene_table import GeneTable
 
 PUBLISHED_BYTES_PER_CELL = 2048 * 4 + 2048 * 4 + 2 + 2
@@ -192,7 +192,7 @@ def streaming(corpus: Path, table: GeneTable, rounds: int) -> list[dict[str, Any
         for epoch in range(rounds):
             opened = time.perf_counter()
             stream = open_corpus(corpus, table, batch_tokens=32_768, epoch=epoch, pool_blocks=4)
-            batches = iter(DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=pad))
+            batches = iter(DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=padded))
             first = len(next(batches)["species"])
             firsts.append(time.perf_counter() - opened)
             begun, begun_cpu = time.perf_counter(), time.process_time()
@@ -210,30 +210,26 @@ def streaming(corpus: Path, table: GeneTable, rounds: int) -> list[dict[str, Any
     return rows
 
 
-def pad(batch: Any) -> dict[str, Any]:
-    """Rows to padded tensors, in the worker."""
-    from genecompass.tokenization.batching import pad_cells
-
-    return pad_cells([{k: row[k] for k in ("input_ids", "values", "species")} for row in batch.rows])
-
-
 def million(scratch: Path, n_cells: int) -> list[dict[str, Any]]:
     """A large synthetic corpus: memory of the build, then every cell exactly once by two workers and by torchrun."""
     inputs = synthetic_inputs(scratch / "million", n_cells, n_files=16, genes_per_cell=120, n_genes=4000)
+    eighth = inputs.with_name("eighth.tsv")
+    pd.read_csv(inputs, sep="\t").head(2).to_csv(eighth, sep="\t", index=False)
     script = str(Path(__file__).resolve())
-    corpus = scratch / "million-corpus"
-    begun = time.perf_counter()
-    peak = json.loads(run([sys.executable, script, "--build-only", str(inputs), str(corpus)]).splitlines()[-1])[
-        "peak_mb"
-    ]
-    shards = len(list(corpus.glob("data/*/*.parquet")))
-    rows = [
-        {
-            "what": f"build {n_cells:,} cells into {shards} shards",
-            "per_s": n_cells / (time.perf_counter() - begun),
-            "peak_mb": peak,
-        }
-    ]
+    rows: list[dict[str, Any]] = []
+    for manifest in (eighth, inputs):
+        corpus = scratch / f"corpus-{manifest.stem}"
+        begun = time.perf_counter()
+        answer = json.loads(run([sys.executable, script, "--build-only", str(manifest), str(corpus)]).splitlines()[-1])
+        shards = len(list(corpus.glob("data/*/*.parquet")))
+        what = f"build {answer['cells']:,} cells into {shards} shards"
+        rows.append(
+            {
+                "what": what,
+                "per_s": answer["cells"] / (time.perf_counter() - begun),
+                "peak_mb": answer["peak_mb"],
+            }
+        )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29731"]
     for what, launcher, workers in (
         ("stream, 2 workers", [sys.executable], 2),
@@ -259,8 +255,9 @@ def run(command: list[str]) -> str:
 
 def build_only(manifest: str, corpus: str) -> None:
     """Build in a process of its own and print its peak memory."""
-    build(manifest, corpus, options=BuildOptions())
-    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    report = build(manifest, corpus, options=BuildOptions())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"cells": report.added, "peak_mb": peak}))
 
 
 def count_cells(corpus: str, scratch: str, workers: str) -> None:

@@ -12,6 +12,7 @@ _HOMES = {
     "merge_states": "position",
     "open_corpus": "stream",
     "open_published": "published",
+    "padded": "stream",
     "verify": "checks",
     "summarize": "summary",
 }

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from genecompass.tokenization.batching import batches_by_tokens
+import torch
+from genecompass.tokenization.batching import batches_by_tokens, pad_cells
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
 from torch.utils.data import IterableDataset, get_worker_info
@@ -35,6 +36,50 @@ class Batch(NamedTuple):
 
     rows: list[Row]
     stream_position: dict[str, int]
+
+
+class PaddedBatch(dict[str, Any]):
+    """Tensors and more, by name; between processes they travel as NumPy arrays.
+
+    Torch hands every tensor over as a file descriptor of shared memory, which costs both sides about 0.3 ms; arrays
+    as small as these are through the pipe in a fraction of that.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arrays = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in self.items()}
+        return _from_arrays, (arrays,)
+
+
+def _from_arrays(arrays: dict[str, Any]) -> PaddedBatch:
+    pairs = arrays.items()
+    return PaddedBatch({k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in pairs})
+
+
+def padded(batch: Batch) -> PaddedBatch:
+    """What a model takes of a batch: the ``collate_fn`` of a ``DataLoader`` over a stream of batches.
+
+    Parameters
+    ----------
+    batch
+        From a stream with ``batch_tokens`` or ``batch_cells``.
+
+    Returns
+    -------
+    PaddedBatch
+        ``input_ids``, ``values``, ``attention_mask`` (cells, genes) and ``species`` (cells,) as `pad_cells` gives
+        them, every other column of the rows as a list, and ``stream_position``.
+
+    Examples
+    --------
+    >>> from torch.utils.data import DataLoader
+    >>> cells = open_corpus("corpus", "genes.tsv.gz", batch_tokens=32_768)  # doctest: +SKIP
+    >>> for batch in DataLoader(cells, batch_size=None, collate_fn=padded, num_workers=2):  # doctest: +SKIP
+    ...     cells.consumed(batch.pop("stream_position"))
+    """
+    tokens = ("input_ids", "values", "species")
+    tensors = pad_cells([{name: row[name] for name in tokens} for row in batch.rows])
+    others = {name: [row[name] for row in batch.rows] for name in batch.rows[0] if name not in tokens}
+    return PaddedBatch(tensors | others | {"stream_position": batch.stream_position})
 
 
 class CorpusStream(IterableDataset[Any]):
@@ -258,7 +303,10 @@ def open_corpus(
         Genes kept per cell; default: the processor's, else 2,048.
     select, exclude
         Which cells: column (``species``, ``dataset``, ``cell_id`` or an obs column) to one value or several. Shards
-        without such cells are not opened, blocks without them not read.
+        without such cells are not opened, blocks without them not read. Cells of all sources are shuffled among
+        each other, so this saves reading for a species (shards of its own) and for what is rare: of the blocks of
+        512 cells it skips 37 % for a value that 1 cell in 512 has, 90 % for 1 in 5,000. A tissue that 1 cell in 50
+        comes from is in every block: all of the corpus is read, and only tokenising the other cells is saved.
     species_probabilities
         Share of cells of each species in every stretch of the stream; None: as in the corpus, each cell once.
     shuffle, seed, epoch
@@ -270,7 +318,8 @@ def open_corpus(
     pool_blocks
         Row groups (of 512 cells) that are shuffled together.
     batch_tokens, batch_cells
-        Yield batches of cells of like length with at most that many gene slots, padding included, or cells.
+        Yield batches of cells of like length with at most that many gene slots, padding included, or cells; `padded`
+        makes tensors of them.
     patience
         How often a failing read is tried again.
 

@@ -1,5 +1,6 @@
 """The builder: nothing of the sources is lost, bad inputs stop nobody else, growth touches nothing old."""
 
+from collections import Counter
 from pathlib import Path
 
 import anndata as ad
@@ -56,6 +57,57 @@ def test_counts_come_back_exactly(corpus, inputs):
         mine = cells[cells["dataset"] == name].set_index("cell_id")
         assert (mine["cell_type"] == source.obs.loc[mine.index, "cell_type"].astype(str)).all()
         assert set(mine.index) == set(source.obs_names)
+
+
+REAL = {
+    "baron_pancreas/baron_human_mouse_shared_genes": "obs:organism",  # mouse cells in human orthologs
+    "baron_pancreas/baron_mouse1": "mouse",
+    "pbmc_human/pbmc_facs_sorted_test_10x": "human",
+    "sc_mixology/sc_celseq2": "human",
+    "more_cells/human_pollen_11types": "human",  # full-length reads, counts up to 329,062
+    "more_cells/human_ipsc_tung": "human",
+    "more_cells/mouse_embryo_deng": "mouse",
+    "more_cells/mouse_stomach_intestine_mca": "mouse",
+    "mouse_pancreas_e15/mouse_pancreas_e15_spliced_739": "mouse",
+}
+SAMPLED_CELLS = 40
+
+
+def named(labels, counts) -> dict[str, int]:
+    found = dict(zip(labels, (int(count) for count in counts), strict=True))
+    assert len(found) == len(labels)
+    return found
+
+
+def test_real_cells_decode_to_the_counts_of_their_sources(data, manifest_of, tmp_path):
+    """Built by us; read with `datasets` and pyarrow alone, gene by gene and count by count."""
+    rows = [
+        {"path": str(data / f"{name}.h5ad"), "species": species, "gene_species": "human" if ":" in species else ""}
+        for name, species in REAL.items()
+    ]
+    build(manifest_of(tmp_path / "m.tsv", rows), tmp_path / "out")
+    streamed, sizes = {}, Counter()
+    for species in ("human", "mouse"):
+        axis = pq.read_table(tmp_path / "out" / "genes" / f"{species}.parquet").to_pylist()
+        labels = np.array([gene["gene_id"] or gene["symbol"] for gene in axis], dtype=object)
+        cells = datasets.load_dataset(str(tmp_path / "out"), species, split="train", streaming=True)
+        for cell in cells.with_format("numpy"):
+            name = (str(cell["dataset"]), str(cell["cell_id"]))
+            assert name not in streamed
+            streamed[name] = species, labels[cell["genes"]], cell["counts"]
+            sizes[name[0]] += 1
+    for path in REAL:
+        source = ad.read_h5ad(data / f"{path}.h5ad")
+        ids = source.var["ensembl_id"].astype(str)
+        known = ids.str.fullmatch(r"ENS(MUS)?G\d{11}") & ~ids.duplicated()
+        labels = ids.where(known, pd.Series(source.var_names, index=ids.index)).to_numpy(dtype=object)
+        dataset = path.split("/")[1]
+        assert sizes[dataset] == source.n_obs
+        for number in np.random.default_rng(0).choice(source.n_obs, min(SAMPLED_CELLS, source.n_obs), replace=False):
+            species, genes, found = streamed[dataset, source.obs_names[number]]
+            counts = np.ravel(source.X[number].toarray())
+            assert species == source.obs["organism"].iloc[number]
+            assert named(genes, found) == named(labels[counts > 0], counts[counts > 0])
 
 
 def test_stock_datasets_reads_it(corpus):

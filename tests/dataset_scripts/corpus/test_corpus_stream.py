@@ -1,6 +1,9 @@
 """The stream: every cell once, in an order that can be restored, whoever reads."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import anndata as ad
@@ -8,11 +11,11 @@ import fsspec
 import numpy as np
 import pytest
 from genecompass.dataset_scripts.corpus import catalogue
-from genecompass.dataset_scripts.corpus.builder import build
+from genecompass.dataset_scripts.corpus.builder import BuildOptions, build
 from genecompass.dataset_scripts.corpus.local import CorpusDataset
 from genecompass.dataset_scripts.corpus.position import merge_states
 from genecompass.dataset_scripts.corpus.retry import Patience
-from genecompass.dataset_scripts.corpus.stream import open_corpus
+from genecompass.dataset_scripts.corpus.stream import open_corpus, padded
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.tokenize import tokenize_cells
 from torch.utils.data import DataLoader
@@ -96,6 +99,69 @@ def test_workers_and_ranks_share_without_overlap(workers, corpus, table, everyth
         assert mine
         seen += Counter(mine)
     assert seen == everything
+
+
+READ_A_SHARE = """
+import json, sys
+import torch.distributed as dist
+from genecompass.dataset_scripts.corpus.stream import open_corpus, padded
+from torch.utils.data import DataLoader
+
+corpus, table, out = sys.argv[1:]
+dist.init_process_group("gloo")
+rank, world_size = dist.get_rank(), dist.get_world_size()
+stream = open_corpus(corpus, table, rank=rank, world_size=world_size, batch_tokens=4096, pool_blocks=1)
+seen = []
+for batch in DataLoader(stream, batch_size=None, num_workers=1, collate_fn=padded):
+    seen += zip(batch["dataset"], batch["cell_id"], strict=True)
+    stream.consumed(batch["stream_position"])
+everyone = [None] * world_size
+dist.all_gather_object(everyone, {"cells": seen, "state": stream.state_dict()})
+if rank == 0:
+    json.dump(everyone, open(out, "w"))
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def many_shards(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many") / "corpus"
+    build(inputs / "inputs.tsv", folder, options=BuildOptions(cells_per_shard=256))
+    assert len(list(folder.glob("data/*/*.parquet"))) == 9 + 4
+    return folder
+
+
+def test_two_processes_of_torchrun_read_every_cell_once(many_shards, table, everything, tmp_path):
+    (tmp_path / "read.py").write_text(READ_A_SHARE)
+    table.write(tmp_path / "genes.tsv.gz")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    arguments = [tmp_path / "read.py", many_shards, tmp_path / "genes.tsv.gz", tmp_path / "seen.json"]
+    subprocess.run([*torchrun, *map(str, arguments)], check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}, timeout=120)
+    shares = json.loads((tmp_path / "seen.json").read_text())
+    seen = [tuple(cell) for share in shares for cell in share["cells"]]
+    assert min(len(share["cells"]) for share in shares) > 1000
+    assert Counter(seen) == everything, "each cell once, none twice"
+    after = open_corpus(many_shards, table, **BATCHES)
+    after.load_state_dict(merge_states([share["state"] for share in shares]))
+    assert list(after) == [], "the epoch is read to its end"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_padded_batches_of_two_workers(workers, many_shards, table, everything):
+    stream = open_corpus(many_shards, table, **BATCHES)
+    rows = {key: row for row in open_corpus(many_shards, table) for key in ids([row])}
+    seen = []
+    for batch in DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=padded):
+        cells = list(zip(batch["dataset"], batch["cell_id"], strict=True))
+        for number, (name, length) in enumerate(zip(cells, batch["attention_mask"].sum(1).tolist(), strict=True)):
+            row = rows[name]
+            np.testing.assert_array_equal(batch["input_ids"][number, :length].numpy(), row["input_ids"])
+            np.testing.assert_array_equal(batch["values"][number, :length].numpy(), row["values"])
+            assert batch["species"][number] == row["species"]
+        assert batch["input_ids"].numel() <= 4096 + 8 * len(cells)
+        seen += cells
+        stream.consumed(batch["stream_position"])
+    assert Counter(seen) == everything
 
 
 def test_resume_by_row_is_exact_also_twice(corpus, table):
