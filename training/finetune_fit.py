@@ -15,7 +15,15 @@ from ..eval.metrics import accuracy, auroc, expected_calibration_error, fit_temp
 from ..tokenization.errors import InputError
 from .finetune_data import CellRows, GeneRows, Labels, balanced_weights, collate, split_validation
 from .finetune_frozen import train_head
-from .finetune_methods import count_parameters, default_learning_rate, prepare, quiet_transformers, seed_everything
+from .finetune_methods import (
+    FRESH,
+    HEAD_ONLY,
+    count_parameters,
+    default_learning_rate,
+    prepare,
+    quiet_transformers,
+    seed_everything,
+)
 from .finetune_trainer import Score, train_with_trainer
 
 
@@ -26,8 +34,8 @@ class FinetuneOptions:
     Parameters
     ----------
     method
-        ``"lora"``, ``"dora"``, ``"ia3"``, ``"bitfit"``, ``"frozen"`` (the head alone), ``"full"``, or ``"scratch"``
-        (the same network from random weights, for comparison).
+        ``"lora"``, ``"dora"``, ``"ia3"``, ``"bitfit"``, ``"frozen"`` (the head alone), ``"full"``; for
+        comparison ``"scratch"`` and ``"untrained"``: full and frozen from random weights.
     r
         Rank of LoRA and DoRA.
     learning_rate
@@ -35,7 +43,8 @@ class FinetuneOptions:
     epochs, max_steps, batch_size
         Length of training; whichever of epochs and steps ends first.
     patience
-        Epochs without improvement on validation before training stops.
+        Evaluations on validation without improvement, after warm-up, before training stops; there is one an epoch,
+        and at most twenty in all.
     validation_fraction
         Share of the training cells (or genes) held out to stop early and to calibrate scores.
     group
@@ -44,6 +53,7 @@ class FinetuneOptions:
         Weigh classes so that all count the same.
     head_first
         Fit the head on frozen states before anything else moves: a better start, for few labelled cells above all.
+        Not for ``"scratch"``, which learns worse from there than from a random head.
     weight_decay
         Of AdamW.
     seed
@@ -54,7 +64,7 @@ class FinetuneOptions:
     Examples
     --------
     >>> FinetuneOptions(method="full", seed=1).patience
-    3
+    5
     """
 
     method: str = "lora"
@@ -63,7 +73,7 @@ class FinetuneOptions:
     epochs: float = 10
     max_steps: int | None = None
     batch_size: int = 16
-    patience: int = 3
+    patience: int = 5
     validation_fraction: float = 0.15
     group: str | None = "auto"
     class_weights: bool = True
@@ -219,18 +229,18 @@ def _fit(
     model = model.to(device)
     class_weights = None if weights is None else torch.tensor(weights)
     rate = settings.learning_rate or default_learning_rate(settings.method, model.config.hidden_size)
-    head_only = settings.method == "frozen"
-    fitted_head = head_only or settings.head_first
+    head_only = settings.method in HEAD_ONLY
+    fitted_head = head_only or (settings.head_first and settings.method != "scratch")
     history: list[dict[str, float]] = []
     trained: dict[str, Any] = {}
-    if settings.method == "scratch":  # its head, too, is fitted first: on the states of random weights
-        model = prepare(model, "scratch")
+    if settings.method in FRESH:
+        model = prepare(model, settings.method)
     if fitted_head:
         head_rate = rate if head_only else default_learning_rate("frozen", model.config.hidden_size)
         trained = train_head(
             model, train, validation, score=score, learning_rate=head_rate, class_weights=class_weights
         )
-    trainable = model if settings.method == "scratch" else prepare(model, settings.method, r=settings.r)
+    trainable = model if settings.method in FRESH else prepare(model, settings.method, r=settings.r)
     if not head_only:
         trained |= train_with_trainer(
             trainable,

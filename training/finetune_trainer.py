@@ -16,6 +16,9 @@ from .finetune_data import collate
 Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
 
+_MOST_EVALUATIONS = 20  # an epoch of a few cells lasts two steps: patience would end before anything was learned
+
+
 class WeightedTrainer(Trainer):
     """Trainer whose cross-entropy weighs classes and counts items over the whole accumulated batch.
 
@@ -59,11 +62,14 @@ class KeepBest(TrainerCallback):
         Whose trainable weights to keep.
     patience
         Evaluations without improvement before training stops.
+    warmup_steps
+        Steps in which a model may get worse, as a fitted head does while the layers below it begin to move: they do
+        not count.
     """
 
-    def __init__(self, model: nn.Module, patience: int) -> None:
+    def __init__(self, model: nn.Module, patience: int, warmup_steps: int = 0) -> None:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.patience, self.since = patience, 0
+        self.patience, self.warmup_steps, self.since = patience, warmup_steps, 0
         self.best = (-float("inf"), -float("inf"))
         self.best_epoch: float | None = None
         self.kept: list[torch.Tensor] = []
@@ -84,6 +90,8 @@ class KeepBest(TrainerCallback):
         """After each evaluation on validation."""
         metrics = metrics or {}
         self.consider(metrics["eval_score"], metrics["eval_loss"], state.epoch)
+        if state.global_step <= self.warmup_steps:
+            self.since = 0
         if self.since >= self.patience:
             control.should_training_stop = True
 
@@ -126,7 +134,7 @@ def train_with_trainer(
     learning_rate, epochs, max_steps, batch_size, weight_decay, seed, bf16
         As `transformers.TrainingArguments`; linear warm-up over the first tenth, then linear decay.
     patience
-        Epochs without improvement before training stops.
+        Evaluations (one an epoch, at most twenty) without improvement after warm-up before training stops.
     class_weights
         Weight of each class.
     device
@@ -140,9 +148,10 @@ def train_with_trainer(
         ``history`` (score and loss by epoch), ``best_epoch``, ``best_score``, ``steps``, ``seconds``,
         ``optimizer_bytes``, ``gradient_bytes``.
     """
-    keep = KeepBest(model, patience)
     steps_an_epoch = max(1, -(-len(train) // batch_size))  # type: ignore[arg-type]
     total_steps = min(max_steps or 10**9, int(np.ceil(epochs * steps_an_epoch)))
+    warmup_steps = max(1, total_steps // 10)
+    keep = KeepBest(model, patience, warmup_steps)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -150,11 +159,11 @@ def train_with_trainer(
             per_device_eval_batch_size=2 * batch_size,
             learning_rate=learning_rate,
             max_steps=total_steps,
-            warmup_steps=max(1, total_steps // 10),
+            warmup_steps=warmup_steps,
             weight_decay=weight_decay,
             max_grad_norm=1.0,
             eval_strategy="steps",
-            eval_steps=min(steps_an_epoch, total_steps),
+            eval_steps=min(max(steps_an_epoch, -(-total_steps // _MOST_EVALUATIONS)), total_steps),
             save_strategy="no",
             logging_strategy="no",
             train_sampling_strategy="group_by_length",
@@ -180,7 +189,6 @@ def train_with_trainer(
         trainer.remove_callback(PrinterCallback)
         if start_is_candidate:
             trainer.evaluate()
-            keep.since = 0
         result = trainer.train()
     keep.restore()
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -36,6 +36,7 @@ from ..metrics import (
 from .labelled_cells import LabelledCells, pick_per_class
 
 TRAINED = {
+    "GeneCompass untrained, head only": "untrained",
     "GeneCompass from scratch": "scratch",
     "GeneCompass frozen": "frozen",
     "GeneCompass LoRA": "lora",
@@ -46,8 +47,9 @@ NEIGHBOURS = "GeneCompass nearest neighbours"
 METHODS = (*BASELINES, FROZEN, NEIGHBOURS, *TRAINED)
 ALL_CELLS = "all"
 NOTES = (
-    "from scratch, frozen, LoRA and full: the same network, head, steps and validation cells (15 % of the labelled, at "
-    "least one a class); each head is first fitted alone, then what the method trains goes on from there",
+    "untrained, frozen, LoRA, full and from scratch: the same network, head, steps and validation cells (15 % of the "
+    "labelled, at least one a class); untrained and frozen train the head alone, on random and pre-trained weights; "
+    "LoRA and full go on from the frozen row's head, from scratch starts from a random head, which serves it better",
     f"{FROZEN.removeprefix('GeneCompass ')} and nearest neighbours: read the means over genes of all layers and learn "
     "from all labelled cells, as the baselines do",
 )

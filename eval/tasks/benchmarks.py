@@ -261,6 +261,7 @@ def benchmark_gene_classification(
         seeds=seeds,
         folds=folds,
         max_steps=max_steps,
+        output=output,
         report=None
         if echo is None
         else lambda r: echo(f"seed {r['seed']} | fold {r['fold']} | {r['method']}: AUROC {r['auroc']:.3f}"),

@@ -4,6 +4,8 @@ Every method scores the test genes of each fold once; AUROC and AUPRC are comput
 over seeds, which draw the folds and everything random in training.
 """
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +21,7 @@ from scipy import sparse
 from ...inference.checkpoint import load_checkpoint
 from ...inference.encode import GeneMeans, encode_cells, padded_batches
 from ...tokenization.errors import InputError
+from ...tokenization.files import write_json
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.tokenize import TokenizedCells, tokenize_cells
 from ...training.finetune import gene_label_tokens
@@ -112,9 +115,10 @@ def run_gene_classification(
     seeds: Sequence[int] = (0, 1, 2),
     folds: int = 5,
     max_steps: int = 60,
+    output: str | os.PathLike[str] | None = None,
     report: Any = None,
 ) -> list[dict[str, Any]]:
-    """Score every method on every fold and seed.
+    """Score every method on every fold and seed; with `output`, finished runs are kept there and not repeated.
 
     Returns
     -------
@@ -126,26 +130,37 @@ def run_gene_classification(
     for seed in seeds:
         for fold, (train, test) in enumerate(stratified_folds(task.labels.codes.astype(str), folds, seed)):
             for method in methods:
-                begin = time.perf_counter()
-                scores = _scores(task, Path(model), method, train, test, seed, max_steps, embeddings)
-                truth = task.labels.codes[test]
-                records.append(
-                    {
-                        "split": task.name,
-                        "method": method,
-                        "ours": method.startswith("GeneCompass"),
-                        "seed": seed,
-                        "fold": fold,
-                        "auroc": auroc(truth, scores),
-                        "auprc": auprc(truth, scores),
-                        "positives": float(truth.mean()),
-                        "genes": len(task.tokens),
-                        "seconds": round(time.perf_counter() - begin, 3),
-                    }
-                )
+                path = None if output is None else _run_file(output, task, model, method, seed, fold, folds, max_steps)
+                if path is not None and path.exists():
+                    records.append(json.loads(path.read_text(encoding="utf-8")))
+                else:
+                    begin = time.perf_counter()
+                    scores = _scores(task, Path(model), method, train, test, seed, max_steps, embeddings)
+                    truth = task.labels.codes[test]
+                    records.append(
+                        {
+                            "split": task.name,
+                            "method": method,
+                            "ours": method.startswith("GeneCompass"),
+                            "seed": seed,
+                            "fold": fold,
+                            "auroc": auroc(truth, scores),
+                            "auprc": auprc(truth, scores),
+                            "positives": float(truth.mean()),
+                            "genes": len(task.tokens),
+                            "seconds": round(time.perf_counter() - begin, 3),
+                        }
+                    )
+                    if path is not None:
+                        write_json(path, records[-1])
                 if report is not None:
                     report(records[-1])
     return records
+
+
+def _run_file(output: str | os.PathLike[str], task: GeneTask, *settings: Any) -> Path:
+    key = "|".join(map(str, (task.name, len(task.tokens), len(task.tokenized), task.tokenized.indptr[-1], *settings)))
+    return Path(output) / "runs" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
 def _scores(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    help="Fine-tune for cells or genes: LoRA by default; dora, ia3, bitfit, frozen, full, scratch.",
+    help="Fine-tune for cells or genes: LoRA by default; dora, ia3, bitfit, frozen, full, scratch, untrained.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -15,7 +15,7 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option(help="Pre-trained checkpoint: folder or owner/name[@revision].")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapter or checkpoint.")]
 Species = Annotated[str, typer.Option(help="Species of the cells, or an obs column that says it.")]
-Method = Annotated[str, typer.Option(help="lora, dora, ia3, bitfit, frozen, full or scratch.")]
+Method = Annotated[str, typer.Option(help="lora, dora, ia3, bitfit, frozen, full, scratch or untrained.")]
 Merge = Annotated[bool, typer.Option("--merge", help="Save a whole checkpoint instead of an adapter.")]
 GeneSpecies = Annotated[str | None, typer.Option(help="Species of the gene names, if not the cells'.")]
 Counts = Annotated[str, typer.Option(help="Where the raw counts are: auto, X, raw or a layer.")]
@@ -25,7 +25,7 @@ Rate = Annotated[float | None, typer.Option(help="Peak learning rate; one that s
 Epochs = Annotated[float, typer.Option(help="Most epochs; training stops early on validation.")]
 Steps = Annotated[int | None, typer.Option(help="Most steps.")]
 Batch = Annotated[int, typer.Option(help="Cells a step.")]
-Patience = Annotated[int, typer.Option(help="Epochs without improvement on validation before stopping.")]
+Patience = Annotated[int, typer.Option(help="Evaluations (one an epoch) without improvement before stopping.")]
 Held = Annotated[float, typer.Option(help="Share of the training data held out as validation.")]
 Weights = Annotated[bool, typer.Option(help="Weigh classes so that all count the same.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Mixed precision.")]
@@ -59,7 +59,7 @@ def cells(
     epochs: Epochs = 10,
     max_steps: Steps = None,
     batch_size: Batch = 16,
-    patience: Patience = 3,
+    patience: Patience = 5,
     validation: Held = 0.15,
     class_weights: Weights = True,
     bf16: Bf16 = False,
@@ -118,7 +118,7 @@ def genes(
     epochs: Epochs = 3,
     max_steps: Steps = None,
     batch_size: Batch = 16,
-    patience: Patience = 3,
+    patience: Patience = 5,
     validation: Held = 0.15,
     class_weights: Weights = True,
     bf16: Bf16 = False,
