@@ -57,9 +57,12 @@ def engine(name: str = "loky", *, jobs: int = 1, address: str | None = None) -> 
         else:
             stack.enter_context(joblib.parallel_config(backend="sequential"))
 
+        # Ray's backend gives results only all at once: its progress bar shows the end alone
+        return_as = "list" if name == "ray" else "generator"
+
         def run(function: Callable[[Any], Any], items: Iterable[Any], label: str) -> list[Any]:
             todo = list(items)
-            results = joblib.Parallel(return_as="generator")(joblib.delayed(function)(item) for item in todo)
+            results = joblib.Parallel(return_as=return_as)(joblib.delayed(function)(item) for item in todo)
             return list(tqdm(results, total=len(todo), desc=label, disable=None, delay=1))
 
         yield run
@@ -90,11 +93,11 @@ def _ray(jobs: int, address: str | None) -> Iterator[None]:
         import ray
         from ray.util.joblib import register_ray
     except ImportError as error:
-        raise ImportError('the Ray engine needs: pip install "ray[default]"') from error
+        raise ImportError("the Ray engine needs: pip install ray") from error
     ray.init(address=address, **({} if address else {"num_cpus": jobs, "include_dashboard": False}))
     try:
         register_ray()
-        with joblib.parallel_config(backend="ray"):
+        with joblib.parallel_config(backend="ray", n_jobs=-1):
             yield
     finally:
         ray.shutdown()

@@ -1,5 +1,6 @@
 """The builder: nothing of the sources is lost, bad inputs stop nobody else, growth touches nothing old."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import scipy.sparse as sp
 import yaml
 from genecompass.dataset_scripts.corpus.builder import BuildOptions, build
 from genecompass.dataset_scripts.corpus.catalogue import Corpus
+from genecompass.dataset_scripts.corpus.engines import engine
 from genecompass.dataset_scripts.corpus.gene_axis import axis_keys, axis_positions, extend_axis, source_genes
 from genecompass.dataset_scripts.corpus.layout import shards_for
 from genecompass.dataset_scripts.corpus.publish import read_corpus_manifest
@@ -155,12 +157,14 @@ def test_same_inputs_same_bytes_and_rerun_changes_nothing(inputs, corpus, tree, 
     assert tree(tmp_path / "again") == tree(corpus)
 
 
-@pytest.mark.parametrize("engine", ["loky", "dask"])
-def test_engines_write_the_same_bytes(engine, inputs, corpus, tree, tmp_path):
-    if engine == "dask":
-        pytest.importorskip("distributed")
-    build(inputs / "inputs.tsv", tmp_path / "out", engine_name=engine, jobs=2)
+@pytest.mark.parametrize("name", ["loky", "dask", "ray"])
+def test_engines_write_the_same_bytes(name, inputs, corpus, tree, tmp_path):
+    if name != "loky":
+        pytest.importorskip({"dask": "distributed"}.get(name, name))
+    build(inputs / "inputs.tsv", tmp_path / "out", engine_name=name, jobs=2)
     assert tree(tmp_path / "out") == tree(corpus)
+    with engine(name, jobs=2) as run:
+        assert os.getpid() not in run(lambda _: os.getpid(), range(3), "asking"), "other processes do the work"
 
 
 def test_append_touches_no_old_shard(inputs, make_cells, manifest_of, tree, tmp_path):
