@@ -156,7 +156,8 @@ def run_grid(
 def _result_of(run: GridRun, config: PretrainConfig, corpus: Corpus | None, table: GeneTable | None) -> dict[str, Any]:
     folder = Path(str(config.output))
     record_file = folder / "pretraining.json"
-    timing_file = folder / "timing.json"
+    # beside the run, whose own folder is complete with its manifest
+    timing_file = folder.with_name(f"{folder.name}.seconds.json")
     if not record_file.is_file():
         unfinished = (folder / "run.json").is_file()
         cpu, wall = time.process_time(), time.perf_counter()

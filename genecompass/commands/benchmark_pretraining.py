@@ -1,7 +1,7 @@
 """``genecompass benchmark pretraining``: tiny models over corpus sizes, priors and tasks, with seeds and curves."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,6 +36,11 @@ def pretraining(
 ) -> None:
     """Parse, run the grid, print the table."""
     from genecompass.eval.tasks import pretraining as task
+    from genecompass.model_cards import write_card
+
+    def finish(run: task.GridRun, result: dict[str, Any]) -> None:
+        write_card(output / run.folder)
+        typer.echo(f"done: {run.label}, seed {run.seed}, {result['steps']} steps")
 
     content = task.run_grid(
         config,
@@ -43,7 +48,7 @@ def pretraining(
         overrides=set_ or [],
         grid=task.parse_grid(grid or []),
         seeds=range(seed, seed + seeds),
-        on_run=lambda run, result: typer.echo(f"done: {run.label}, seed {run.seed}, {result['steps']} steps"),
+        on_run=finish,
     )
     typer.echo(task.format_summary(content["summary"]))
     for path in task.draw(content, output) if figures else []:
