@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..tokenization.errors import InputError
 from ..tokenization.files import atomic_path
+from ..tokenization.gene_table import SPECIAL_TOKENS
 from ..tokenization.readers import open_cells
 from ..tokenization.tokenize import tokenize_cells
 from .checkpoint import HEADS, Model, gene_table_of, load_checkpoint, read_finetuning
@@ -33,7 +34,7 @@ class Explanation:
     cell, target, method
         What was explained, and how. `target` is a label, or ``"embedding"``.
     output, baseline
-        What the model gives for the cell, and for the cell with every gene replaced by the average of its genes.
+        What the model gives for the cell, and for as many copies of the vocabulary's average gene.
         Integrated gradients add up to ``output - baseline``.
 
     Examples
@@ -103,8 +104,8 @@ def explain(
         cell's embedding: its length along its own direction.
     method
         ``"integrated_gradients"`` (Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks") over the fused
-        gene embeddings, from a cell in which every gene is the average of its genes; ``"gradient_x_input"``, one
-        step of it; ``"attention"``, from the species slot in the last layer, mean over heads.
+        gene embeddings, from a cell of equal genes, the average of the vocabulary's; ``"gradient_x_input"``, one step
+        of it; ``"attention"``, from the species slot in the last layer, mean over heads.
     steps
         Points on the path of integrated gradients (Gauss-Legendre).
     processor, gene_species, counts, max_length, device
@@ -181,12 +182,21 @@ class _View:
         self.species = torch.as_tensor([int(tokens["species"])], device=device)
         with torch.no_grad():
             self.genes = self.encoder.embeddings.fuse(ids, values, self.species.unsqueeze(1))
-            self.baseline = self.genes.mean(1, keepdim=True).expand_as(self.genes)
+            self.baseline = self._average_gene(values.mean()).expand_as(self.genes)
             answers = self._answers(self.genes)
             self.label = None if not classifies else int(answers.argmax()) if label is None else label
             # without labels: along the direction in which the cell itself lies
             self.direction = None if classifies else answers / answers.norm()
             self.output, self.baseline_output = float(self._number(self.genes)), float(self._number(self.baseline))
+
+    def _average_gene(self, value: torch.Tensor) -> torch.Tensor:
+        """Mean over the vocabulary at one value, which says nothing of a cell's kind. Shape (1, 1, H)."""
+        tokens = torch.arange(len(SPECIAL_TOKENS), self.encoder.config.vocab_size, device=value.device)
+        species = self.species.unsqueeze(1)
+        parts = [
+            self.encoder.embeddings.fuse(some[None], value.expand(1, len(some)), species) for some in tokens.split(4096)
+        ]
+        return torch.cat(parts, dim=1).mean(1, keepdim=True)
 
     def gradients(self, steps: int | None) -> npt.NDArray[np.float64]:
         """Gradient times distance from the baseline, averaged over the path; at the cell itself where None."""
