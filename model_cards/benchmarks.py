@@ -194,6 +194,8 @@ def eval_results(scores: Sequence[Score]) -> list[Any]:
             task_name=f"{score.task}: {score.method}",
             dataset_type="other",
             dataset_name=score.dataset or score.task,
+            # the Hub's format joins scores of like task and configuration under the name of the first
+            dataset_config=f"{score.dataset or score.task}, {score.method}",
             metric_type=score.metric.lower().replace(" ", "_").replace("-", "_"),
             metric_name=score.metric,
             metric_value=round(score.value, 6),

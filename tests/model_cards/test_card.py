@@ -50,15 +50,17 @@ def test_results_stand_beside_their_baselines_and_in_the_metadata(checkpoint, tm
         {"method": "GeneCompass LoRA", "metric": "macro-F1", "mean": 0.8512, "std": 0.02, "seeds": 3},
     ]
     write_json(tmp_path / "annotation.json", {"task": "annotation", "dataset": "PBMC", "rows": rows})
-    write_card(checkpoint, results=[tmp_path / "annotation.json"], licence="cc-by-4.0")
+    elsewhere = [{"method": "GeneCompass frozen", "metric": "macro-F1", "mean": 0.5, "std": 0.1, "seeds": 3}]
+    write_json(tmp_path / "other.json", {"task": "annotation", "dataset": "pancreas", "rows": elsewhere})
+    write_card(checkpoint, results=[tmp_path / "annotation.json", tmp_path / "other.json"], licence="cc-by-4.0")
     text = (checkpoint / "README.md").read_text()
     assert "| PCA + logistic regression | 0.900 ± 0.010 | 3 |" in text
     assert "| **GeneCompass LoRA** | 0.851 ± 0.020 | 3 |" in text
     front = _front_matter(checkpoint)
     assert front["license"] == "cc-by-4.0"
-    (result,) = front["model-index"][0]["results"]
-    assert result["metrics"][0]["value"] == 0.8512
-    assert result["dataset"]["name"] == "PBMC"
+    first, second = front["model-index"][0]["results"]
+    assert [metric["value"] for metric in first["metrics"]] == [0.8512]
+    assert (first["dataset"]["name"], second["dataset"]["name"]) == ("PBMC", "pancreas")
 
     from huggingface_hub import ModelCard
 
