@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _memory import peak_resident_bytes
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmark_results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -75,7 +75,7 @@ def peak_bytes(device: str) -> int:
     """Largest memory of this process so far: on the GPU, or resident on the CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_resident_bytes()
 
 
 def run_apart(script: str, job: dict[str, Any]) -> dict[str, Any]:

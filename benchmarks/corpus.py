@@ -11,7 +11,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from _corpus_cells import PBMC, synthetic_inputs, synthetic_table
 from _measure import RESULTS, environment, write_and_show
+from _memory import peak_resident_bytes
 from genecompass.dataset_scripts.corpus import layout
 from genecompass.dataset_scripts.corpus.builder import BuildOptions, build
 from genecompass.dataset_scripts.corpus.stream import open_corpus, padded
@@ -256,15 +256,7 @@ def run(command: list[str]) -> str:
 def build_only(manifest: str, corpus: str) -> None:
     """Build in a process of its own and print its peak memory."""
     report = build(manifest, corpus, options=BuildOptions())
-    print(json.dumps({"cells": report.added, "peak_mb": peak_mb()}))
-
-
-def peak_mb() -> float:
-    """Largest resident memory of this process; Linux passes the parent's on to `getrusage` of a child."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if "VmHWM" in line)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"cells": report.added, "peak_mb": peak_resident_bytes() / 2**20}))
 
 
 def count_cells(corpus: str, scratch: str, workers: str) -> None:

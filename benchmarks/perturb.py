@@ -12,7 +12,6 @@ writes benchmark_results/perturb.json.
 import argparse
 import json
 import os
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import torch
+from _memory import peak_resident_bytes
 from genecompass.inference.perturb_adata import perturb
 from genecompass.inference.perturbation.cells import take_cells
 from genecompass.inference.perturbation.edits import Edit
@@ -135,7 +135,7 @@ def main() -> None:
         "mean_length": float(np.mean([len(e) for e in expressed])),
         "threads": options.threads,
         "model": "tiny" if options.tiny else "small",
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_resident_bytes() / 2**20,
         "torch": torch.__version__,
         "cores": os.cpu_count(),
     }

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from _memory import peak_resident_bytes
 
 GENES = 20_000
 EXPRESSED = 2_000
@@ -88,7 +88,7 @@ def clocks() -> np.ndarray:
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_resident_bytes() / 2**20
 
 
 def memory(before: float) -> dict:
