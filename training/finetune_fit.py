@@ -43,8 +43,8 @@ class FinetuneOptions:
     epochs, max_steps, batch_size
         Length of training; whichever of epochs and steps ends first.
     patience
-        Evaluations on validation without improvement, after warm-up, before training stops; there is one an epoch,
-        and at most twenty in all.
+        Evaluations on validation without improvement, after warm-up, before training stops; there are ten a
+        run.
     validation_fraction
         Share of the training cells (or genes) held out to stop early and to calibrate scores.
     group

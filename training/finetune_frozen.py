@@ -14,7 +14,7 @@ from .finetune_methods import head_of
 _STEPS = 400
 _CHECK_EVERY = 10
 _PATIENCE = 10
-_SHRINK = 0.1  # of the strongest direction's spread, added to all before whitening
+_SHRINK = 0.03  # of the strongest direction's spread, added to all before whitening
 
 
 @torch.no_grad()

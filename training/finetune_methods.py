@@ -28,7 +28,7 @@ _RATES = {
     "ia3": (2e-3, 1.0),
     "bitfit": (3e-4, 1.0),
     "full": (5e-5, 1 / 3),
-    "scratch": (1e-4, 1.0),
+    "scratch": (4e-4, 1.0),
     "frozen": (1e-2, 0.0),
     "untrained": (1e-2, 0.0),
 }

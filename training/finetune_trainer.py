@@ -16,7 +16,8 @@ from .finetune_data import collate
 Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
 
-_MOST_EVALUATIONS = 20  # an epoch of a few cells lasts two steps: patience would end before anything was learned
+# a run of any length: an epoch of a few cells lasts two steps, one of many cells longer than the whole run may
+_EVALUATIONS = 10
 
 
 class WeightedTrainer(Trainer):
@@ -134,7 +135,7 @@ def train_with_trainer(
     learning_rate, epochs, max_steps, batch_size, weight_decay, seed, bf16
         As `transformers.TrainingArguments`; linear warm-up over the first tenth, then linear decay.
     patience
-        Evaluations (one an epoch, at most twenty) without improvement after warm-up before training stops.
+        Evaluations (ten a run) without improvement after warm-up before training stops.
     class_weights
         Weight of each class.
     device
@@ -163,7 +164,7 @@ def train_with_trainer(
             weight_decay=weight_decay,
             max_grad_norm=1.0,
             eval_strategy="steps",
-            eval_steps=min(max(steps_an_epoch, -(-total_steps // _MOST_EVALUATIONS)), total_steps),
+            eval_steps=-(-total_steps // _EVALUATIONS),
             save_strategy="no",
             logging_strategy="no",
             train_sampling_strategy="group_by_length",

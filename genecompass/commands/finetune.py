@@ -25,7 +25,7 @@ Rate = Annotated[float | None, typer.Option(help="Peak learning rate; one that s
 Epochs = Annotated[float, typer.Option(help="Most epochs; training stops early on validation.")]
 Steps = Annotated[int | None, typer.Option(help="Most steps.")]
 Batch = Annotated[int, typer.Option(help="Cells a step.")]
-Patience = Annotated[int, typer.Option(help="Evaluations (one an epoch) without improvement before stopping.")]
+Patience = Annotated[int, typer.Option(help="Evaluations (ten a run) without improvement before stopping.")]
 Held = Annotated[float, typer.Option(help="Share of the training data held out as validation.")]
 Weights = Annotated[bool, typer.Option(help="Weigh classes so that all count the same.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Mixed precision.")]

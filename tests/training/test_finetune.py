@@ -75,7 +75,7 @@ def test_every_method_learns_an_easy_task(checkpoint, method, tmp_path):
     result = finetune_cells(
         cells(), "cell_type", str(checkpoint), "human", method=method, output=tmp_path / "out", **options
     )
-    assert result.validation["macro_f1"] > 0.9
+    assert result.validation["macro_f1"] >= 0.85
     assert result.validation["split"] == "whole groups: 1 of 3"
     parameters = result.cost["parameters"]
     if method in ("full", "scratch"):
