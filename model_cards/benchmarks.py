@@ -90,7 +90,7 @@ def scores_in(content: Any, *, default_task: str = "benchmark") -> list[Score]:
         return []
     task = str(content.get("task") or content.get("benchmark") or default_task)
     dataset = str(content.get("dataset") or content.get("data") or content.get("split") or "")
-    lists: list[Any] = [content.get(key) for key in ("summary", "rows", "results", "scores")]
+    lists: list[Any] = [content.get(key) for key in ("rows", "summary", "results", "scores")]
     rows: list[dict[str, Any]] = next((found for found in lists if _is_rows(found)), [])
     return [score for row in rows for score in _scores_of_row(row, task, dataset)]
 

@@ -28,6 +28,7 @@ from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ..baselines.network import expression_level_network
 from ..metrics.network import NetworkTruth, network_scores, restrict_truth
+from .summary import long_rows
 
 SEEDED = frozenset({"genie3", "extra_trees", "grnboost2", "random", "deepsem", "deepsem_started", "deepsem_masked"})
 MEASURES = ("auroc", "auprc_ratio", "auprc_trapezoid_ratio", "early_precision_ratio")
@@ -59,6 +60,18 @@ class GrnBenchmark:
         counts = grouped.size().rename("seeds")
         table = pd.concat([means, spread, counts], axis=1).reset_index()
         return table.sort_values(["data", "reference", "auprc_ratio"], ascending=[True, True, False], ignore_index=True)
+
+    def record(self) -> dict[str, Any]:
+        """Settings and scores as JSON, in the rows that model cards read."""
+        table = self.table()
+        table["dataset"] = table["data"] + " against " + table["reference"]
+        shown = ("auroc", "auprc_ratio", "early_precision_ratio")
+        # one run has no spread
+        table = table.rename(columns={name: f"{name}_mean" for name in shown}).fillna(
+            {f"{name}_sd": 0.0 for name in shown}
+        )
+        rows = long_rows(table, dataset="dataset", metrics=shown, ours=MODEL_METHODS)
+        return {"task": "grn", "settings": self.settings, "rows": rows}
 
 
 def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:

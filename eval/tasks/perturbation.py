@@ -44,6 +44,18 @@ class DeletionBenchmark:
         ).reset_index()
         return table.assign(ratio=table["precision"] / table["random"])
 
+    def record(self) -> dict[str, Any]:
+        """Scores as JSON, in the rows that model cards read; a random list stands beside each ranking."""
+        rows = []
+        for row in self.table().to_dict("records"):
+            common = {"dataset": f"known targets of {row['factors']} factors", "metric": f"precision at {row['k']}"}
+            method = {"deletion": "this model, deletion"}.get(row["ranking"], row["ranking"])
+            ours = row["ranking"] == "deletion"
+            rows.append({**common, "method": method, "mean": float(row["precision"]), "ours": ours})
+            if ours:
+                rows.append({**common, "method": "random list", "mean": float(row["random"]), "ours": False})
+        return {"task": "perturbation", "absent": self.absent, "rows": rows}
+
 
 def read_targets(path: str | os.PathLike[str]) -> dict[str, set[str]]:
     """Known targets of each factor: two-column table (CSV, or TSV as TRRUST), or DoRothEA's with confidences A to C.

@@ -144,7 +144,9 @@ def run_grid(
     results: list[dict[str, Any]] = []
     for run, config in zip(runs, configs, strict=True):
         results.append(_result_of(run, config, corpus, table))
-        content = {"preset": source, "overrides": list(overrides), "runs": results, "summary": summarise(results)}
+        summary = summarise(results)
+        content = {"task": "pre-training", "preset": source, "overrides": list(overrides)}
+        content |= {"rows": _card_rows(summary), "runs": results, "summary": summary}
         write_json(output / RESULTS, content)
         if on_run is not None:
             on_run(run, results[-1])
@@ -178,6 +180,22 @@ def _result_of(run: GridRun, config: PretrainConfig, corpus: Corpus | None, tabl
         "evaluation": record["evaluation"],
         "history": [entry for entry in record["history"] if "id_loss" in entry or "eval_id_cross_entropy_all" in entry],
     }
+
+
+def _card_rows(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The summary as model cards read it: settings trained alike as one data set, yardsticks as baselines."""
+    return [
+        {
+            "dataset": f"held-out cells, {row['figure'].split()[0]}s of hidden genes, {row['group']}; {row['setting']}",
+            "method": "this kind of model" if row["predictor"] == "model" else row["predictor"],
+            "metric": row["figure"].split(maxsplit=1)[1],
+            "mean": row["mean"],
+            "std": row["sd"],
+            "seeds": row["seeds"],
+            "ours": row["predictor"] == "model",
+        }
+        for row in summary
+    ]
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

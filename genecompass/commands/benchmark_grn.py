@@ -12,7 +12,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Seeds = Annotated[int, typer.Option("--seeds", help="Runs of every method that draws at random.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="CSV of all runs.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="CSV of all runs; scores for a card go beside it as JSON.")]
 Methods = Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these methods.")]
 
 
@@ -23,10 +23,11 @@ def _root() -> None:
 
 def _finish(benchmark: Any, out: Path) -> None:
     from genecompass.eval.tasks.grn import as_text
-    from genecompass.tokenization.files import atomic_path
+    from genecompass.tokenization.files import atomic_path, write_json
 
     with atomic_path(out) as temporary:
         benchmark.runs.to_csv(temporary, index=False)
+    write_json(out.with_suffix(".json"), benchmark.record())
     typer.echo(as_text(benchmark))
 
 

@@ -13,7 +13,12 @@ def perturbation(
     data: Annotated[Path, typer.Argument(help="Cells with raw counts.")],
     model: Annotated[str, typer.Argument(help="Checkpoint: folder or owner/name[@revision].")],
     targets: Annotated[Path, typer.Option("--targets", "-t", help="Known targets: TRRUST, DoRothEA or two columns.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="CSV, one row per factor, ranking and k.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="CSV, one row per factor, ranking and k; scores for a card go beside it as JSON."
+        ),
+    ],
     species: Annotated[str, typer.Option(help="Species of the cells.")] = "human",
     factor: Annotated[list[str] | None, typer.Option("--factor", "-f", help="Only these factors.")] = None,
     cells: Annotated[str | None, typer.Option(help="Only these cells: column=value[,value].")] = None,
@@ -28,7 +33,7 @@ def perturbation(
     """
     from genecompass.eval.tasks.perturbation import benchmark_deletions, read_targets
     from genecompass.inference.cell_fate import select_cells
-    from genecompass.tokenization.files import atomic_path
+    from genecompass.tokenization.files import atomic_path, write_json
 
     benchmark = benchmark_deletions(
         data,
@@ -44,6 +49,7 @@ def perturbation(
     )
     with atomic_path(out) as temporary:
         benchmark.factors.to_csv(temporary, index=False)
+    write_json(out.with_suffix(".json"), benchmark.record())
     typer.echo(benchmark.table().to_string(index=False, float_format=lambda x: f"{x:.3f}"))
     if factor and benchmark.absent:
         typer.echo(f"not in the cells: {', '.join(benchmark.absent)}")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from genecompass.eval.tasks.grn import beeline_cells
 from genecompass.eval.tasks.perturbation import benchmark_deletions
+from genecompass.model_cards.benchmarks import read_scores
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
@@ -125,6 +126,9 @@ def test_verbs(folder, tmp_path, capsys):
     )  # fmt: skip
     assert code == 0
     assert "| made-up | embedding |" in shown.out
+    scores = read_scores([tmp_path / "runs.json"])
+    assert {(score.method, score.ours) for score in scores} == {("embedding", True), ("random", False)}
+    assert all("made-up" in score.dataset for score in scores)
     code, shown = run("perturb", "genes", data, checkpoint, "-g", "NOSUCH", "-o", str(tmp_path / "none"))
     assert code == 2
     assert shown.err.count("\n") == 1

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from genecompass.eval.tasks import pretraining as task
+from genecompass.model_cards.benchmarks import read_scores
 from genecompass.tokenization.errors import InputError
 
 
@@ -89,3 +90,7 @@ def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
     assert [run["seed"] for run in content["runs"]] == [0, 1]
     assert json.loads((tmp_path / "out" / "results.json").read_text())["summary"]
     assert (tmp_path / "out" / "results.tsv").exists()
+    scores = read_scores([tmp_path / "out" / "results.json"])
+    assert {score.seeds for score in scores} == {2}
+    assert {score.method for score in scores if score.ours} == {"this kind of model"}
+    assert any(not score.ours for score in scores)
