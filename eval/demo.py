@@ -263,7 +263,7 @@ def _co_expression(train: ad.AnnData, table: GeneTable, options: DemoOptions, fo
         [cells_of_file(train, table, options.species, name="demo")],
         table,
         transform="log_normalized",
-        correlation=CorrelationSettings(threshold=0.4, min_shared=30, stability=None),
+        correlation=CorrelationSettings(threshold=0.4, min_shared=30),
         settings=Gene2VecSettings(width=32, seed=options.seed),
     )
     write_priors(folder / "priors.safetensors", [prior])

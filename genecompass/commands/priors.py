@@ -45,14 +45,14 @@ Genomes = Annotated[
 ]
 
 
-def _split(items: list[str], what: str) -> list[tuple[str, str]]:
+def _split(items: list[str], what: str, kind: str = "FILE") -> list[tuple[str, str]]:
     from genecompass.tokenization.errors import InputError
 
     pairs = []
     for item in items:
         species, equals, rest = item.partition("=")
         if not equals or not species or not rest:
-            raise InputError(f"{what} {item!r}: write SPECIES=FILE, for example human={item}")
+            raise InputError(f"{what} {item!r}: write SPECIES={kind}, for example human={item}")
         pairs.append((species, rest))
     return pairs
 
@@ -202,8 +202,8 @@ def co_expression(
     threshold: Annotated[float, typer.Option(help="Smallest correlation.")] = 0.8,
     min_shared: Annotated[int, typer.Option(help="Fewest cells that express both genes.")] = 50,
     stability: Annotated[
-        float, typer.Option(help="Smallest correlation in random halves of the cells; -1: any.")
-    ] = 0.5,
+        float | None, typer.Option(help="Smallest correlation in random halves of the cells; not asked by default.")
+    ] = None,
     transform: Annotated[str, typer.Option(help="auto, counts, log_counts or log_normalized.")] = "auto",
     pooling: Annotated[str, typer.Option(help="once, datasets (a pair counts for each), or balanced.")] = "balanced",
     device: Annotated[str, typer.Option(help="Where the matrix products run: cpu or cuda.")] = "cpu",
@@ -229,7 +229,7 @@ def co_expression(
         table,
         cells_per_dataset=cells_per_dataset or None,
         transform=transform,  # type: ignore[arg-type]
-        correlation=CorrelationSettings(threshold, min_shared, None if stability <= -1 else stability, device),
+        correlation=CorrelationSettings(threshold, min_shared, stability, device),
         pooling=pooling,  # type: ignore[arg-type]
         settings=_skip_gram(width, seed, epochs),
         align=not no_align,
@@ -408,7 +408,7 @@ def inspect(
                 f"  homologs of {row['species']}: cosine {row['homologs']:.3f}, random pairs {row['random']:.3f} "
                 f"({row['pairs']:,} pairs){more}"
             )
-        for species, name in _split(gene, "--gene"):
+        for species, name in _split(gene, "--gene", "GENE"):
             try:
                 near = inspection.nearest_genes(prior, table, name, species, count=count)
             except ValueError as error:
