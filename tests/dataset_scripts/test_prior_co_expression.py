@@ -65,7 +65,7 @@ def pairs_of(counts, transform, wanted, parts=1):
 def test_exact_against_brute_force(monkeypatch, transform, sparse_below):
     monkeypatch.setattr(correlation, "_SPARSE", sparse_below)
     counts = some_counts()
-    found = pairs_of(counts, transform, CorrelationSettings(0.4, 8, stability=None))
+    found = pairs_of(counts, transform, CorrelationSettings(0.4, 8))
     expected = brute_force(counts, transform, 0.4, 8)
     assert len(expected) > 50
     assert {(a, b) for a, b in zip(found["left"], found["right"], strict=True)} == set(expected)
@@ -80,7 +80,7 @@ def test_exact_against_brute_force(monkeypatch, transform, sparse_below):
 def test_exact_on_tiny_counts_with_many_ties(seed, transform):
     rng = np.random.default_rng(seed)
     counts = sp.csr_matrix(rng.integers(0, 3, (25, 12)).astype(float))
-    found = pairs_of(counts, transform, CorrelationSettings(0.1999, 3, stability=None))
+    found = pairs_of(counts, transform, CorrelationSettings(0.1999, 3))
     expected = brute_force(counts, transform, 0.1999, 3)
     assert {(a, b) for a, b in zip(found["left"], found["right"], strict=True)} == set(expected)
 
@@ -91,9 +91,10 @@ def test_pairs_that_a_few_cells_carry_are_dropped():
     carried = np.ones(80)
     carried[[3, 50]] = 3
     counts = sp.csr_matrix(np.stack([together, together, carried, carried], axis=1))
-    every = pairs_of(counts, "counts", CorrelationSettings(stability=None))
+    every = pairs_of(counts, "counts", CorrelationSettings())
     assert every[["left", "right"]].to_numpy().tolist() == [[0, 1], [2, 3]]
-    assert pairs_of(counts, "counts", CorrelationSettings())[["left", "right"]].to_numpy().tolist() == [[0, 1]]
+    stable = pairs_of(counts, "counts", CorrelationSettings(stability=0.5))
+    assert stable[["left", "right"]].to_numpy().tolist() == [[0, 1]]
 
 
 def test_least_r_of_halves_against_numpy():
@@ -134,7 +135,7 @@ def test_columns_of_one_gene_are_summed_and_unknown_ones_left_out():
     with CellSpool(tokens) as spool:
         spool.add(doubled)
         assert spool.genes.tolist() == list(range(5, 14))
-        found = correlated_pairs(spool, CorrelationSettings(0.2, 5, stability=None))
+        found = correlated_pairs(spool, CorrelationSettings(0.2, 5))
     expected = brute_force(sp.csr_matrix(summed[:, :9]), "counts", 0.2, 5)
     assert {(a - 5, b - 5) for a, b in zip(found["left"], found["right"], strict=True)} == set(expected)
 
@@ -207,7 +208,7 @@ def test_corpus_gives_the_same_pairs_as_the_matrix(tmp_path, table):
     counts = some_counts(cells=300)
     found = cells_of_corpus(write_corpus(tmp_path, counts), table)
     assert [(part.name, part.n_cells) for part in found] == [("a", 150), ("b", 150)]
-    wanted = CorrelationSettings(0.5, 10, stability=None)
+    wanted = CorrelationSettings(0.5, 10)
     pairs, records = dataset_pairs(found, settings=wanted, transform="counts")
     assert [record["sampled"] for record in records] == [150, 150]
     for name, start in (("a", 0), ("b", 1)):
@@ -239,7 +240,7 @@ def test_two_parts_of_one_data_set_are_one(table):
     parts = [
         cells_of_file(as_anndata(counts[rows]), table, "human", name="a") for rows in (slice(0, 90), slice(90, 200))
     ]
-    wanted = CorrelationSettings(0.4, 10, stability=None)
+    wanted = CorrelationSettings(0.4, 10)
     pairs, _ = dataset_pairs(parts, settings=wanted, transform="counts")
     assert {(a - 2, b - 2) for a, b in zip(pairs["left"], pairs["right"], strict=True)} == set(
         brute_force(counts, "counts", 0.4, 10)
