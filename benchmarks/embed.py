@@ -134,6 +134,7 @@ def main() -> None:
                 if cells == min(options.cells):
                     row |= kill_and_continue(folder, job)
             rows.append(row)
+            print(row, file=sys.stderr, flush=True)  # the largest file may take long
             source.unlink()
     columns = {
         "cells": "cells",
