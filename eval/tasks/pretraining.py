@@ -145,7 +145,7 @@ def run_grid(
     for run, config in zip(runs, configs, strict=True):
         results.append(_result_of(run, config, corpus, table))
         summary = summarise(results)
-        content = {"task": "pre-training", "preset": source, "overrides": list(overrides)}
+        content: dict[str, Any] = {"task": "pre-training", "preset": source, "overrides": list(overrides)}
         content |= {"rows": _card_rows(summary), "runs": results, "summary": summary}
         write_json(output / RESULTS, content)
         if on_run is not None:
