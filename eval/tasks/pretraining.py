@@ -186,9 +186,11 @@ def _card_rows(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The summary as model cards read it: settings trained alike as one data set, yardsticks as baselines."""
     return [
         {
-            "dataset": f"held-out cells, {row['figure'].split()[0]}s of hidden genes, {row['group']}; {row['setting']}",
+            "dataset": f"held-out cells of the corpus, hidden {row['figure'].split()[0]}s, "
+            + ("all species" if row["group"] == "all" else row["group"])
+            + ("" if row["setting"] == "all" else f"; {row['setting']}"),
             "method": "this kind of model" if row["predictor"] == "model" else row["predictor"],
-            "metric": row["figure"].split(maxsplit=1)[1],
+            "metric": row["figure"].split(maxsplit=1)[1].replace("_", " "),
             "mean": row["mean"],
             "std": row["sd"],
             "seeds": row["seeds"],
