@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from genecompass.inference.perturb_adata import perturb
-from genecompass.inference.perturbation.cells import take_cells
+from genecompass.inference.perturbation.cells import columns_of_genes, take_cells
 from genecompass.inference.perturbation.edits import Edit
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from genecompass.tokenization.errors import InputError
@@ -77,6 +77,16 @@ def model(table):
 def run(adata, model, processor, genes, *args, **options):
     options = {"species": "human", "progress": False, "n_null": 5, **options}
     return perturb(adata, model, genes, *args, processor=processor, **options)
+
+
+def test_a_symbol_shared_with_a_gene_the_model_does_not_know_means_the_known_one(table):
+    cells = make_cells(6, rate=0.9)
+    other = cells[:, [0]].copy()
+    both = anndata.concat([other, cells], axis="var", merge="same")
+    both.var["gene_id"] = ["ENSG99999999999", *table.frame.set_index("symbol").loc[cells.var_names, "gene_id"]]
+    taken = take_cells(both, table, species="human")
+    assert taken.match.cell_token[0] < 0
+    assert columns_of_genes([str(cells.var_names[0])], taken) == [1]
 
 
 def test_deleting_a_gene_is_tokenising_the_edited_counts(cells, table):
