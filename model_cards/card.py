@@ -256,7 +256,7 @@ def _adapter_rows(settings: dict[str, Any], folder: Path) -> facts.Rows:
 
 
 def _sorted(value: Any) -> Any:
-    return sorted(value) if isinstance(value, (list, set)) else value
+    return sorted(set(value)) if isinstance(value, (list, set)) else value
 
 
 def _summary(folder: Path, kind: str) -> str:

@@ -158,6 +158,10 @@ def training_rows(folder: Path) -> Rows:
         ("Versions", text_of(record.get("versions") or manifest.get("versions"))),
         ("Command", f"`{record['command']}`" if record.get("command") else NOT_RECORDED),
     ]
+    if options:
+        # fine-tuning masks nothing, and learns from labelled cells instead of a corpus
+        absent = {"Masked share of gene slots", "Schedule", "Corpus", "Corpus fingerprint"}
+        rows = [(name, value) for name, value in rows if name not in absent or value != NOT_RECORDED]
     shown = {"labels", "history", "versions", "config", "evaluation", "ontology_ids", "known_answer", "command"}
     shown |= {"steps", "planned_steps", "seconds", "seed", "method", "learning_rate", "precision", "corpus"}
     shown |= {"corpus_fingerprint", "parameters", "vocab_size", "task"}

@@ -8,6 +8,7 @@ from ..tokenization import GeneCompassProcessor
 from ..tokenization.errors import InputError
 from ..tokenization.files import atomic_path, sha256_of, write_json
 from ..tokenization.manifest import write_manifest
+from .export import command_line
 from .finetune_methods import ADAPTERS, quiet_transformers
 
 FINETUNING_FILE = "finetuning.json"
@@ -57,6 +58,7 @@ def save_finetuned(
     whole = merge or method not in ADAPTERS
     weights = base / "model.safetensors"
     content = {
+        "command": command_line(),
         **record,
         "base_model": base.name if base_name == str(base) else base_name,
         "base_sha256": sha256_of(weights) if weights.exists() else None,

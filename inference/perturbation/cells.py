@@ -208,8 +208,8 @@ class GeneColumns:
     def __init__(self, cells: PerturbedCells, *, must_be_expressed: bool = True) -> None:
         self.cells, self.must_be_expressed = cells, must_be_expressed
         token = cells.match.cell_token
-        # The first column of several with one name or token is where they are counted. Genes of other biotypes may share
-        # a symbol with one that the model knows: that one is meant.
+        # The first column of several with one name or token is where they are counted. A gene of another biotype may
+        # share its symbol with one that the model knows: the known one is meant.
         backwards = np.arange(len(token) - 1, -1, -1)
         unknown_first = backwards[np.argsort(token[backwards] >= 0, kind="stable")]
         self._by_name = {str(cells.names[column]): int(column) for column in unknown_first}
