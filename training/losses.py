@@ -45,7 +45,7 @@ def loss_sums(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Te
     cell = _cell_of_slot(batch)
     slot = hidden.nonzero(as_tuple=True)
     genes = hidden[slot]
-    asked = torch.zeros(int(cell.max()) + 1, dtype=torch.bool, device=cell.device)
+    asked = torch.zeros(len(batch["species"]), dtype=torch.bool, device=cell.device)
     asked[cell[slot]] = True
     answer = answer_of_cell(asked)[cell]
     logits = without_visible(outputs.logits.float(), batch["input_ids"], answer)

@@ -54,7 +54,7 @@ def correlated_pairs(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """All gene pairs of a data set with r at or above the threshold, that hold in random halves of the cells too.
+    """All gene pairs of a data set with r at or above the threshold; if asked, in random halves of the cells too.
 
     Sums over joint cells are matrix products of values and of 0/1, taken block by block of genes and chunk by
     chunk of cells: time is linear in cells, memory is that of a few blocks. Genes are taken in order of frequency,
