@@ -1,5 +1,6 @@
 """Fine-tuning between reading and saving: split, fit the head, train, calibrate, count the cost."""
 
+import contextlib
 import os
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +24,7 @@ from .finetune_methods import (
     prepare,
     quiet_transformers,
     seed_everything,
+    without_dropout,
 )
 from .finetune_trainer import Score, train_with_trainer
 
@@ -242,24 +244,25 @@ def _fit(
         )
     trainable = model if settings.method in FRESH else prepare(model, settings.method, r=settings.r)
     if not head_only:
-        trained |= train_with_trainer(
-            trainable,
-            train,
-            validation,
-            score=score,
-            learning_rate=rate,
-            epochs=settings.epochs,
-            max_steps=settings.max_steps,
-            batch_size=settings.batch_size,
-            patience=settings.patience,
-            weight_decay=settings.weight_decay,
-            class_weights=weights,
-            seed=settings.seed,
-            bf16=settings.bf16,
-            device=settings.device,
-            progress=settings.progress,
-            start_is_candidate=fitted_head,
-        )
+        with without_dropout(trainable) if fitted_head else contextlib.nullcontext():
+            trained |= train_with_trainer(
+                trainable,
+                train,
+                validation,
+                score=score,
+                learning_rate=rate,
+                epochs=settings.epochs,
+                max_steps=settings.max_steps,
+                batch_size=settings.batch_size,
+                patience=settings.patience,
+                weight_decay=settings.weight_decay,
+                class_weights=weights,
+                seed=settings.seed,
+                bf16=settings.bf16,
+                device=settings.device,
+                progress=settings.progress,
+                start_is_candidate=fitted_head,
+            )
         history = trained.pop("history")
     trainable.eval()
     logits, codes = predict_rows(trainable, validation)

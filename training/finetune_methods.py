@@ -19,12 +19,12 @@ FRESH = ("scratch", "untrained")
 HEAD_MODULES = ("pooler", "classifier")
 
 # Peak rates for a model 768 wide, and the power of 768 / width by which narrower models take larger steps.
-# Tuned at width 64 on validation cells of training sets. What adapters change are hidden weights, whose best rate under
-# Adam falls with the width (Yang et al. 2022, "Tensor Programs V"). Full training moves the gene embeddings, too, whose
-# best rate hardly depends on it: at 4e-4 and more a fitted head was lost within an epoch, with few cells for good.
+# Tuned at width 64 on validation cells of training sets. The best rate of hidden weights under Adam falls with the
+# width (Yang et al. 2022, "Tensor Programs V"), but a fitted head reads small differences between cells and bears only
+# small moves of its input: LoRA at 3.6e-3 and full training at 4e-4 lost it within an epoch, with few cells for good.
 _RATES = {
-    "lora": (3e-4, 1.0),
-    "dora": (3e-4, 1.0),
+    "lora": (3e-4, 1 / 2),
+    "dora": (3e-4, 1 / 2),
     "ia3": (2e-3, 1.0),
     "bitfit": (3e-4, 1.0),
     "full": (5e-5, 1 / 3),
@@ -42,7 +42,7 @@ def default_learning_rate(method: str, hidden_size: int) -> float:
     Examples
     --------
     >>> default_learning_rate("lora", 768), default_learning_rate("lora", 64)
-    (0.0003, 0.0036)
+    (0.0003, 0.00103923)
     """
     _check_method(method)
     rate, power = _RATES[method]
@@ -136,6 +136,22 @@ def seed_everything(seed: int) -> None:
 
     set_seed(seed)
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Dropout off while a fitted head goes on training: it was fitted without, and noise in its input is magnified.
+
+    On validation cells of training sets this was never worse with adapters, and up to 0.03 macro-F1 better.
+    """
+    layers = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
+    try:
+        for module, _ in layers:
+            module.p = 0.0
+        yield
+    finally:
+        for module, probability in layers:
+            module.p = probability
 
 
 @contextlib.contextmanager

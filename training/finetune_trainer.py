@@ -167,7 +167,6 @@ def train_with_trainer(
             eval_steps=-(-total_steps // _EVALUATIONS),
             save_strategy="no",
             logging_strategy="no",
-            train_sampling_strategy="group_by_length",
             remove_unused_columns=False,
             label_names=["labels"],
             seed=seed,

@@ -13,7 +13,7 @@ from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
 from genecompass.training.finetune import finetune_cells, finetune_genes, read_gene_labels
 from genecompass.training.finetune_data import balanced_weights, collate, find_groups, read_labels, split_validation
-from genecompass.training.finetune_methods import METHODS, default_learning_rate
+from genecompass.training.finetune_methods import METHODS, default_learning_rate, without_dropout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -254,3 +254,11 @@ def test_small_pieces():
     assert batch["species"].tolist() == [1]
     assert batch["labels"].tolist() == [1]
     assert read_labels(cells().obs, "cell_type").ontology_ids["beta"] == "CL:0000169"
+
+
+def test_dropout_is_off_while_a_fitted_head_goes_on_and_back_afterwards():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5)).train()
+    inputs = torch.ones(8, 4)
+    with without_dropout(network):
+        assert torch.equal(network(inputs), network[0](inputs))
+    assert network[1].p == 0.5
