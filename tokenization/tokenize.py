@@ -15,6 +15,7 @@ from .matching import GeneMatch, match_genes
 from .quality import QualityControl, measure_cells
 from .ranking import rank_cells
 from .readers import CellSource, open_cells
+from .thinning import thin_counts
 
 EMPTY_CELLS = ("error", "drop", "keep")
 
@@ -190,6 +191,8 @@ def iter_tokenized(
     sample: str | None = None,
     empty_cells: str = "error",
     library_size: float | None = None,
+    keep_share: float | None = None,
+    seed: int = 0,
     allow_fractional: bool = False,
     block_rows: int = 4096,
     start: int = 0,
@@ -220,6 +223,8 @@ def iter_tokenized(
         0. Quality control other than "none" removes such cells by itself.
     library_size
         Scale each cell to this total first; None, as GeneCompass does it, takes counts as they are.
+    keep_share, seed
+        Thin counts first, as if cells had been sequenced less deeply; see `thin_counts`.
     start, stop
         Rows to read.
 
@@ -252,6 +257,8 @@ def iter_tokenized(
     )
     keep = _quality_pass(cells, table, matches, codes, control, sample, report, start, stop)
     for first, block in cells.blocks(start, stop):
+        if keep_share is not None:
+            block = thin_counts(block, keep_share, seed=seed, first_row=first)
         for code, match in enumerate(matches):
             _count_columns(match, block if len(matches) == 1 else block[codes[first : first + block.shape[0]] == code])
         chosen = np.arange(block.shape[0]) if keep is None else np.flatnonzero(keep[first - start :][: block.shape[0]])
@@ -377,10 +384,10 @@ def _tokenize_block(
             report,
         )
     joined = TokenizedCells.concatenate(parts)
-    return joined if len(parts) == 1 else _take(joined, np.argsort(joined.rows, kind="stable"))
+    return joined if len(parts) == 1 else take_tokenized(joined, np.argsort(joined.rows, kind="stable"))
 
 
-def _take(cells: TokenizedCells, order: npt.NDArray[np.integer]) -> TokenizedCells:
+def take_tokenized(cells: TokenizedCells, order: npt.NDArray[np.integer]) -> TokenizedCells:
     """Cells in another order, or some of them."""
     lengths = cells.lengths[order]
     indptr = np.concatenate(([0], np.cumsum(lengths)))
@@ -402,6 +409,6 @@ def _without_empty(part: TokenizedCells, cells: CellSource, empty_cells: str) ->
         )
     if len(empty) and empty_cells == "drop":
         report.removed["empty"] = report.removed.get("empty", 0) + len(empty)
-        part = _take(part, np.flatnonzero(part.lengths > 0))
+        part = take_tokenized(part, np.flatnonzero(part.lengths > 0))
     report.kept += len(part)
     return part

@@ -82,10 +82,20 @@ def finetune_cells(
     base = resolve(model)
     table = GeneTable.read(base)
     length = _length(base, max_length)
-    tokenized = tokenize_cells(
-        cells, table, species=species, gene_species=gene_species, max_length=length, empty_cells="keep"
+    tokenized, *thinned = (
+        tokenize_cells(
+            cells,
+            table,
+            species=species,
+            gene_species=gene_species,
+            max_length=length,
+            empty_cells="keep",
+            keep_share=share,
+            seed=settings.seed,
+        )
+        for share in (None, *settings.thin)
     )
-    result = fit_cells(base, tokenized, labels, groups=groups, options=settings)
+    result = fit_cells(base, tokenized, labels, groups=groups, thinned=thinned, options=settings)
     result.record |= {"label_column": label, "species": species, "group_column": group_column, "max_length": length}
     return _saved(result, output, settings, base, str(model), merge)
 

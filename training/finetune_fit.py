@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from ..eval.metrics import accuracy, auroc, expected_calibration_error, fit_temperature, macro_f1
 from ..tokenization.errors import InputError
@@ -28,6 +29,9 @@ from .finetune_methods import (
 )
 from .finetune_trainer import Score, train_with_trainer
 
+# A gene stands in many cells: how many independent items that makes, validation has to say.
+_GENE_STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
 
 @dataclass(frozen=True)
 class FinetuneOptions:
@@ -41,7 +45,7 @@ class FinetuneOptions:
     r
         Rank of LoRA and DoRA.
     learning_rate
-        Peak rate; None for one that suits the method and the width.
+        Peak rate; None for one that suits the method and the width. Head-only methods take no steps.
     epochs, max_steps, batch_size
         Length of training; whichever of epochs and steps ends first.
     patience
@@ -53,6 +57,9 @@ class FinetuneOptions:
         ``obs`` column of donors or samples, which validation takes whole; ``"auto"`` looks for one; None splits cells.
     class_weights
         Weigh classes so that all count the same.
+    thin
+        Training cells (not validation) also come as copies with these shares of their counts, as if sequenced less
+        deeply: embeddings depend on depth, and labels do not. For cells; an empty tuple for none.
     head_first
         Fit the head on frozen states before anything else moves: a better start, for few labelled cells above all.
         Not for ``"scratch"``, which learns worse from there than from a random head.
@@ -79,6 +86,7 @@ class FinetuneOptions:
     validation_fraction: float = 0.15
     group: str | None = "auto"
     class_weights: bool = True
+    thin: tuple[float, ...] = (0.7, 0.2)
     head_first: bool = True
     weight_decay: float = 0.01
     seed: int = 0
@@ -125,6 +133,7 @@ def fit_cells(
     labels: Labels,
     *,
     groups: npt.NDArray[Any] | None = None,
+    thinned: Sequence[Any] = (),
     options: FinetuneOptions | None = None,
 ) -> FinetuneResult:
     """Fine-tune on cells that are tokenised already; what `finetune_cells` does between reading and saving.
@@ -137,6 +146,8 @@ def fit_cells(
         Cells and one label each, in the same order.
     groups
         Donor or sample by cell.
+    thinned
+        The same cells, tokenised with thinned counts, once for each share of `options.thin`.
     options
         How to train.
     """
@@ -149,7 +160,7 @@ def fit_cells(
     model = _load(base, "AutoModelForSequenceClassification", labels.names)
     result = _fit(
         model,
-        CellRows(tokenized, train, labels.codes[train]),
+        ConcatDataset([CellRows(depth, train, labels.codes[train]) for depth in (tokenized, *thinned)]),
         CellRows(tokenized, validation, labels.codes[validation]),
         settings,
         score=lambda logits, codes: macro_f1(codes, logits.argmax(axis=-1)),
@@ -201,7 +212,16 @@ def fit_genes(
     seed_everything(settings.seed)
     model = _load(base, "AutoModelForTokenClassification", labels.names)
     weights = balanced_weights(labels.codes[train], len(labels.names)) if settings.class_weights else None
-    result = _fit(model, rows[0], rows[1], settings, score=_gene_score, weights=weights, names=labels.names)
+    result = _fit(
+        model,
+        rows[0],
+        rows[1],
+        settings,
+        score=_gene_score,
+        weights=weights,
+        names=labels.names,
+        strengths=_GENE_STRENGTHS,
+    )
     result.validation |= {"split": how.replace("cell", "gene"), "genes": len(validation), "training_genes": len(train)}
     result.record |= {"task": "genes"}
     return result
@@ -225,25 +245,26 @@ def _fit(
     score: Score,
     weights: npt.NDArray[np.float32] | None,
     names: list[str],
+    strengths: Sequence[float] = (0.1,),
 ) -> FinetuneResult:
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     begin = time.perf_counter()
     model = model.to(device)
-    class_weights = None if weights is None else torch.tensor(weights)
-    rate = settings.learning_rate or default_learning_rate(settings.method, model.config.hidden_size)
     head_only = settings.method in HEAD_ONLY
+    rate = (
+        None
+        if head_only
+        else settings.learning_rate or default_learning_rate(settings.method, model.config.hidden_size)
+    )
     fitted_head = head_only or (settings.head_first and settings.method != "scratch")
     history: list[dict[str, float]] = []
     trained: dict[str, Any] = {}
     if settings.method in FRESH:
         model = prepare(model, settings.method)
     if fitted_head:
-        head_rate = rate if head_only else default_learning_rate("frozen", model.config.hidden_size)
-        trained = train_head(
-            model, train, validation, score=score, learning_rate=head_rate, class_weights=class_weights
-        )
+        trained = train_head(model, train, validation, score=score, class_weights=weights, strengths=strengths)
     trainable = model if settings.method in FRESH else prepare(model, settings.method, r=settings.r)
-    if not head_only:
+    if rate is not None:
         with without_dropout(trainable) if fitted_head else contextlib.nullcontext():
             trained |= train_with_trainer(
                 trainable,

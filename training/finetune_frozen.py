@@ -1,9 +1,13 @@
 """Train the head alone on states computed once: seconds where fine-tuning takes minutes, and a good start for it."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from sklearn.covariance import ledoit_wolf
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
@@ -11,10 +15,8 @@ from transformers import PreTrainedModel
 from .finetune_data import collate
 from .finetune_methods import head_of
 
-_STEPS = 400
-_CHECK_EVERY = 10
-_PATIENCE = 10
-_SHRINK = 0.03  # of the strongest direction's spread, added to all before whitening
+# Whitened states enter the pooler at this scale, where tanh is about linear.
+_SCALE = 0.3
 
 
 @torch.no_grad()
@@ -57,14 +59,13 @@ def train_head(
     validation: Dataset,
     *,
     score: Callable[[Any, Any], float],
-    learning_rate: float = 1e-2,
-    class_weights: torch.Tensor | None = None,
-    weight_decay: float = 1e-2,
+    class_weights: npt.NDArray[np.float32] | None = None,
+    strengths: Sequence[float] = (0.1,),
 ) -> dict[str, Any]:
-    """Fit the head on frozen states by full-batch AdamW; keep the weights that did best on validation.
+    """Fit the head on frozen states: logistic regression on whitened states, folded into the head's own layers.
 
-    States of cells differ little from each other, and along few directions. So the head learns on whitened states,
-    and the whitening is folded into its first layer afterwards: nothing is added to the model.
+    States of cells differ little from each other, and along few directions. So they are whitened first, by the
+    covariance that Ledoit and Wolf (2004) shrink the more the fewer items there are.
 
     Parameters
     ----------
@@ -74,79 +75,82 @@ def train_head(
         `CellRows` or `GeneRows`.
     score
         Called with logits and labels (arrays) of validation; higher is better. Ties go to the lower loss.
-    learning_rate, weight_decay
-        Of AdamW.
     class_weights
         Weight of each class in the loss.
+    strengths
+        Inverse strength of the penalty on weights (scikit-learn's ``C``); of several, validation chooses.
 
     Returns
     -------
     dict
-        ``steps`` taken until the best weights and ``score`` on validation.
+        ``score`` on validation and the ``strength`` taken.
     """
-    states, labels = head_inputs(model, train)
-    held_states, held_labels = head_inputs(model, validation)
+    states, labels = (tensor.cpu().numpy() for tensor in head_inputs(model, train))
+    held_states, held_labels = (tensor.cpu().numpy() for tensor in head_inputs(model, validation))
     mean, whiten = _whitening(states)
-    states, held_states = (states - mean) @ whiten, (held_states - mean) @ whiten
-    layers: dict[str, Any] = head_of(model)
-    head = nn.ModuleDict(layers)
-    if "pooler" in layers:
-        _start_as_identity(layers["pooler"])
-    parameters = list(head.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    weights = None if class_weights is None else class_weights.to(states.device)
-    best, best_weights, since, best_step = (-float("inf"), -float("inf")), _copy(parameters), 0, 0
-    for step in range(1, _STEPS + 1):
-        loss = nn.functional.cross_entropy(_through(head, states), labels, weight=weights)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if step % _CHECK_EVERY:
-            continue
-        with torch.no_grad():
-            logits = _through(head, held_states)
-            held_loss = float(nn.functional.cross_entropy(logits, held_labels, weight=weights))
-        found = (score(logits.cpu().numpy(), held_labels.cpu().numpy()), -held_loss)
-        if found > best:
-            best, best_weights, since, best_step = found, _copy(parameters), 0, step
-        else:
-            since += 1
-            if since >= _PATIENCE:
-                break
-    with torch.no_grad():
-        for parameter, kept in zip(parameters, best_weights, strict=True):
-            parameter.copy_(kept)
-        first = next(iter(layers.values()))
-        first.weight.copy_(first.weight @ whiten.T)
-        first.bias.sub_(first.weight @ mean)
-    return {"steps": best_step, "score": best[0]}
+    weights = None if class_weights is None else class_weights[labels]
+    classes = cast(int, model.config.num_labels)
+    best: tuple[tuple[float, float], float, npt.NDArray[Any], npt.NDArray[Any]] | None = None
+    for strength in strengths:
+        fitted = LogisticRegression(C=strength, max_iter=1000)
+        fitted.fit((states - mean) @ whiten, labels, sample_weight=weights)
+        weight, bias = _by_class(fitted, classes)
+        logits = (held_states - mean) @ whiten @ weight.T + bias
+        found = (score(logits, held_labels), -_loss(logits, held_labels, class_weights))
+        if best is None or found > best[0]:
+            best = (found, strength, weight, bias)
+    assert best is not None
+    _fold(head_of(model), mean, whiten, best[2], best[3])
+    return {"score": best[0][0], "strength": best[1]}
 
 
-def _whitening(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (H,) and symmetric matrix (H, H) that bring states to about unit variance in all directions they take.
-
-    Weak directions are raised less than fully, and directions that no state takes not at all: of few items they
-    would be noise.
-    """
-    mean = states.mean(0)
-    variances, axes = torch.linalg.eigh(torch.cov((states - mean).T, correction=0).reshape(states.shape[1], -1))
-    spread = variances.clamp(min=0).sqrt()
-    gain = torch.where(spread > 1e-5 * spread.max(), 1 / (spread + _SHRINK * spread.max()), 0.0)
+def _whitening(states: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean (H,) and symmetric matrix (H, H) that bring states to about unit variance in all directions."""
+    mean = states.mean(axis=0, dtype=np.float64)
+    covariance, _ = ledoit_wolf(states - mean, assume_centered=True)
+    variances, axes = np.linalg.eigh(covariance)
+    # no variance at all (one item, or identical ones): leave states as they are
+    gain = 1 / np.sqrt(variances) if variances[0] > 1e-12 else np.ones_like(variances)
     return mean, (axes * gain) @ axes.T
 
 
+def _by_class(fitted: LogisticRegression, classes: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Weights (classes, H) and biases (classes,); classes that no item has are never answered."""
+    weight, bias = fitted.coef_, fitted.intercept_
+    if len(weight) == 1:  # two classes: scikit-learn gives the second's side alone
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    all_weights, all_biases = np.zeros((classes, weight.shape[1])), np.full(classes, bias.min() - 10.0)
+    all_weights[fitted.classes_], all_biases[fitted.classes_] = weight, bias
+    return all_weights, all_biases
+
+
+def _loss(logits: npt.NDArray[Any], labels: npt.NDArray[Any], weights: npt.NDArray[Any] | None) -> float:
+    return float(
+        nn.functional.cross_entropy(
+            torch.from_numpy(logits),
+            torch.from_numpy(labels),
+            weight=None if weights is None else torch.from_numpy(weights).to(torch.float64),
+        )
+    )
+
+
 @torch.no_grad()
-def _start_as_identity(pooler: nn.Linear) -> None:
-    """Start where the pooler passes whitened states on, in the range where tanh is about linear."""
-    pooler.weight.copy_(0.5 * torch.eye(len(pooler.weight)))
-    pooler.bias.zero_()
+def _fold(
+    layers: dict[str, nn.Module],
+    mean: npt.NDArray[Any],
+    whiten: npt.NDArray[Any],
+    weight: npt.NDArray[Any],
+    bias: npt.NDArray[Any],
+) -> None:
+    """Put whitening and regression into the head: the pooler whitens where there is one."""
+    if "pooler" in layers:
+        _set(layers["pooler"], _SCALE * whiten, -_SCALE * mean @ whiten)
+        _set(layers["classifier"], weight / _SCALE, bias)
+    else:
+        _set(layers["classifier"], weight @ whiten, bias - weight @ (mean @ whiten))
 
 
-def _through(head: nn.ModuleDict, states: torch.Tensor) -> torch.Tensor:
-    if "pooler" in head:
-        states = torch.tanh(head["pooler"](states))
-    return head["classifier"](states)
-
-
-def _copy(parameters: list[nn.Parameter]) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in parameters]
+def _set(layer: nn.Module, weight: npt.NDArray[Any], bias: npt.NDArray[Any]) -> None:
+    linear: Any = layer
+    linear.weight.copy_(torch.from_numpy(weight))
+    linear.bias.copy_(torch.from_numpy(bias))

@@ -29,15 +29,13 @@ _RATES = {
     "bitfit": (3e-4, 1.0),
     "full": (5e-5, 1 / 3),
     "scratch": (4e-4, 1.0),
-    "frozen": (1e-2, 0.0),
-    "untrained": (1e-2, 0.0),
 }
 _REFERENCE_WIDTH = 768
 _MAX_RATE = 1e-2
 
 
 def default_learning_rate(method: str, hidden_size: int) -> float:
-    """Peak learning rate for a method and a width: never above 0.01.
+    """Peak learning rate for a method that takes steps, and a width: never above 0.01.
 
     Examples
     --------

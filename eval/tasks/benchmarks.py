@@ -13,6 +13,7 @@ from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.sources import resolve
 from ...training.finetune import read_gene_labels
+from ...training.finetune_fit import FinetuneOptions
 from . import gene_classification, zero_shot
 from .annotation import METHODS, AnnotationSplit, Budget, run_annotation
 from .labelled_cells import LabelledCells, read_labelled, stratified_folds
@@ -123,7 +124,7 @@ def benchmark_annotation(
     table = GeneTable.read(folder)
     options: dict[str, Any] = {"label": label, "species": species, "gene_species": gene_species}
     options["max_length"] = _length(folder, settings.max_length)
-    train = read_labelled(data, table, group=split_by or "auto", **options)
+    train = read_labelled(data, table, group=split_by or "auto", thin=FinetuneOptions.thin, **options)
     if test is not None:
         held_out = read_labelled(test, table, **options)
         splits = [AnnotationSplit(name or f"{train.name} to {held_out.name}", train, held_out)]
@@ -154,7 +155,13 @@ def benchmark_cross_species(
     table = GeneTable.read(folder)
     length = _length(folder, settings.max_length)
     cells = read_labelled(
-        data, table, label=label, species=species_column, gene_species=gene_species, max_length=length
+        data,
+        table,
+        label=label,
+        species=species_column,
+        gene_species=gene_species,
+        max_length=length,
+        thin=FinetuneOptions.thin,
     )
     kinds = list(np.unique(cells.species))
     if len(kinds) < 2:

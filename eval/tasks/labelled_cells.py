@@ -1,6 +1,7 @@
 """Labelled cells prepared once: tokens for the model, counts in the same genes for the baselines, splits for all."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import open_cells
-from ...tokenization.tokenize import TokenizedCells, match_cells, tokenize_cells
+from ...tokenization.tokenize import TokenizedCells, match_cells, take_tokenized, tokenize_cells
 from ...training.finetune_data import find_groups
 
 
@@ -27,6 +28,8 @@ class LabelledCells:
         For tables.
     tokenized
         The model's input.
+    thinned
+        The same cells with thinned counts, for fine-tuning; see `FinetuneOptions`.
     counts
         Cells x vocabulary, raw counts, in the tokens that genes take in cells: mouse genes stand in the column of
         their human homolog, so that baselines cross species by the same map as the model.
@@ -48,25 +51,22 @@ class LabelledCells:
     labels: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_] | None
     species: npt.NDArray[np.str_]
+    thinned: tuple[TokenizedCells, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, cells: npt.NDArray[np.integer]) -> "LabelledCells":
         """Some of the cells."""
-        lengths = self.tokenized.lengths[cells]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        slots = np.repeat(self.tokenized.indptr[cells] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        tokenized = TokenizedCells(
-            indptr,
-            self.tokenized.input_ids[slots],
-            self.tokenized.values[slots],
-            self.tokenized.species[cells],
-            self.tokenized.rows[cells],
-            self.tokenized.report,
+        return LabelledCells(
+            self.name,
+            take_tokenized(self.tokenized, cells),
+            self.counts[cells],
+            self.labels[cells],
+            None if self.groups is None else self.groups[cells],
+            self.species[cells],
+            tuple(take_tokenized(depth, cells) for depth in self.thinned),
         )
-        groups = None if self.groups is None else self.groups[cells]
-        return LabelledCells(self.name, tokenized, self.counts[cells], self.labels[cells], groups, self.species[cells])
 
 
 def read_labelled(
@@ -79,6 +79,7 @@ def read_labelled(
     max_length: int = 512,
     group: str | None = "auto",
     name: str | None = None,
+    thin: Sequence[float] = (),
 ) -> LabelledCells:
     """Read labelled cells; cells without a label are left out.
 
@@ -100,6 +101,8 @@ def read_labelled(
         See `find_groups`.
     name
         For tables; the file's name where None.
+    thin
+        Shares of counts that thinned copies keep; see `FinetuneOptions`.
 
     Raises
     ------
@@ -116,7 +119,10 @@ def read_labelled(
     if not len(labelled):
         raise InputError(f"{source.name}: no cell has a label in {label!r}")
     options: dict[str, Any] = {"species": species, "gene_species": gene_species}
-    tokenized = tokenize_cells(source, table, max_length=max_length, empty_cells="keep", **options)
+    tokenized, *thinned = (
+        tokenize_cells(source, table, max_length=max_length, empty_cells="keep", keep_share=share, **options)
+        for share in (None, *thin)
+    )
     groups, _ = find_groups(source.obs, group)
     whole = LabelledCells(
         name or source.name.removesuffix(".h5ad"),
@@ -125,6 +131,7 @@ def read_labelled(
         values.astype(str).to_numpy(dtype=str),
         None if groups is None else groups.astype(str),
         _species_by_cell(source.obs, table, species),
+        tuple(thinned),
     )
     return whole if len(labelled) == len(whole) else whole.take(labelled)
 

@@ -28,6 +28,7 @@ Batch = Annotated[int, typer.Option(help="Cells a step.")]
 Patience = Annotated[int, typer.Option(help="Evaluations (ten a run) without improvement before stopping.")]
 Held = Annotated[float, typer.Option(help="Share of the training data held out as validation.")]
 Weights = Annotated[bool, typer.Option(help="Weigh classes so that all count the same.")]
+Thin = Annotated[str, typer.Option(help="Shares of counts that copies of training cells keep; none for no copies.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Mixed precision.")]
 Device = Annotated[str | None, typer.Option(help="cpu keeps training off a GPU that is there.")]
 Seed = Annotated[int, typer.Option(help="Of weights, dropout, order and split.")]
@@ -62,6 +63,7 @@ def cells(
     patience: Patience = 5,
     validation: Held = 0.15,
     class_weights: Weights = True,
+    thin: Thin = "0.7,0.2",
     bf16: Bf16 = False,
     device: Device = None,
     seed: Seed = 0,
@@ -89,6 +91,7 @@ def cells(
         patience=patience,
         validation_fraction=validation,
         class_weights=class_weights,
+        thin=() if thin == "none" else _shares(thin),
         bf16=bf16,
         device=device,
         seed=seed,
@@ -167,3 +170,12 @@ def _finish(result: Any, output: Path) -> None:
         f"{cost['parameters']['trainable']:,} trainable parameters ({share:.2%}), {cost['seconds']:.0f} s"
     )
     typer.echo(f"wrote {output}")
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    from genecompass.tokenization.errors import InputError
+
+    try:
+        return tuple(float(share) for share in text.split(","))
+    except ValueError:
+        raise InputError(f"--thin {text!r}: expected shares such as 0.7,0.2, or none") from None

@@ -9,10 +9,23 @@ import pytest
 import torch
 from genecompass.inference import load_checkpoint
 from genecompass.inference.annotate_adata import Reference
+from genecompass.modeling_genecompass import GeneCompassForSequenceClassification, GeneCompassForTokenClassification
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
+from genecompass.tokenization.thinning import thin_counts
+from genecompass.tokenization.tokenize import tokenize_cells
 from genecompass.training.finetune import finetune_cells, finetune_genes, read_gene_labels
-from genecompass.training.finetune_data import balanced_weights, collate, find_groups, read_labels, split_validation
+from genecompass.training.finetune_data import (
+    CellRows,
+    GeneRows,
+    balanced_weights,
+    collate,
+    find_groups,
+    read_labels,
+    split_validation,
+)
+from genecompass.training.finetune_fit import predict_rows
+from genecompass.training.finetune_frozen import train_head
 from genecompass.training.finetune_methods import METHODS, default_learning_rate, without_dropout
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -262,3 +275,43 @@ def test_dropout_is_off_while_a_fitted_head_goes_on_and_back_afterwards():
     with without_dropout(network):
         assert torch.equal(network(inputs), network[0](inputs))
     assert network[1].p == 0.5
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("auto", ["cells", "genes"])
+def test_a_fitted_head_answers_as_the_regression_it_was_folded_from(checkpoint, classes, auto):
+    adata = cells(n=30)
+    tokenized = tokenize_cells(adata, GeneTable.read(checkpoint), species="human")
+    codes = np.arange(30) % classes
+    if auto == "cells":
+        model, rows = GeneCompassForSequenceClassification, CellRows(tokenized, np.arange(30), codes)
+    else:
+        label_of_token = np.full(100, -100)
+        label_of_token[2:12] = np.arange(10) % classes
+        model, rows = GeneCompassForTokenClassification, GeneRows(tokenized, np.arange(30), label_of_token)
+    # one class more than the items have: it must never be the answer
+    network = model.from_pretrained(checkpoint, num_labels=classes + 1, ignore_mismatched_sizes=True).eval()
+    found = train_head(network, rows, rows, score=lambda logits, labels: (logits.argmax(1) == labels).mean())
+    logits, labels = predict_rows(network, rows)
+    assert set(logits.argmax(1)) <= set(range(classes))
+    # tanh is linear only about: a few items near a border may change sides
+    assert (logits.argmax(1) == labels).mean() == pytest.approx(found["score"], abs=0.1)
+
+
+def test_thinned_copies_help_with_shallow_cells(checkpoint, tmp_path):
+    query = cells(seed=5)
+    query.X = thin_counts(query.X, 0.3, seed=1)
+    right = {}
+    for thin in ((), (0.3,)):
+        result = finetune_cells(cells(), "cell_type", str(checkpoint), "human", method="frozen", thin=thin)
+        tokenized = tokenize_cells(query, GeneTable.read(checkpoint), species="human", empty_cells="keep")
+        codes = query.obs["cell_type"].map({name: i for i, name in enumerate(result.labels)}).to_numpy(dtype=np.int64)
+        logits, labels = predict_rows(result.model, CellRows(tokenized, np.arange(len(codes)), codes))
+        right[thin] = (logits.argmax(1) == labels).mean()
+    assert right[(0.3,)] >= right[()]
+    assert right[(0.3,)] > 0.7
+
+
+def test_bad_shares_are_refused(checkpoint):
+    with pytest.raises(InputError, match="cannot thin counts to 2"):
+        finetune_cells(cells(), "cell_type", str(checkpoint), "human", method="frozen", thin=(2.0,))
