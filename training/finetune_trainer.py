@@ -17,7 +17,7 @@ Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
 
 # a run of any length: an epoch of a few cells lasts two steps, one of many cells longer than the whole run may
-_EVALUATIONS = 10
+EVALUATIONS = 10
 
 
 class WeightedTrainer(Trainer):
@@ -164,7 +164,7 @@ def train_with_trainer(
             weight_decay=weight_decay,
             max_grad_norm=1.0,
             eval_strategy="steps",
-            eval_steps=-(-total_steps // _EVALUATIONS),
+            eval_steps=-(-total_steps // EVALUATIONS),
             save_strategy="no",
             logging_strategy="no",
             remove_unused_columns=False,

@@ -25,6 +25,7 @@ from ...tokenization.errors import InputError
 from ...tokenization.files import write_json
 from ...training.finetune_data import Labels
 from ...training.finetune_fit import FinetuneOptions, fit_cells
+from ...training.finetune_trainer import EVALUATIONS
 from ..baselines.annotation import BASELINES
 from ..metrics import (
     accuracy,
@@ -49,7 +50,8 @@ ALL_CELLS = "all"
 NOTES = (
     "untrained, frozen, LoRA, full and from scratch: the same network, head, steps and validation cells (15 % of the "
     "labelled, at least one a class); untrained and frozen train the head alone, on random and pre-trained weights; "
-    "LoRA and full go on from the frozen row's head, from scratch starts from a random head, which serves it better; "
+    "LoRA and full go on from the frozen row's head, from scratch starts from a random head, which serves it better, "
+    "and never stops early; "
     "all of them also learn from copies of their training cells with fewer counts (70 % and 20 %)",
     f"{FROZEN.removeprefix('GeneCompass ')} and nearest neighbours: read the means over genes of all layers and learn "
     "from all labelled cells, as the baselines do",
@@ -229,7 +231,8 @@ class _Runner:
             max_steps=budget.max_steps,
             epochs=budget.epochs,
             batch_size=budget.batch_size,
-            patience=budget.patience,
+            # random weights stay at chance for long before they learn: stopping early would be unfair to them
+            patience=max(budget.patience, EVALUATIONS) if method == "scratch" else budget.patience,
             learning_rate=budget.learning_rates.get(method),
             seed=seed,
             device=None,
