@@ -55,7 +55,7 @@ def write_annotation_report(
         "model": model,
         "metric": "macro-F1 over the labels present in the test set; predictions of other labels count as errors",
         "notes": list(NOTES),
-        "rows": long_rows(whole, dataset="split", metrics=_METRICS, ours=ours),
+        "rows": long_rows(whole, dataset="split", metrics=_METRICS, ours=_of_this_model(ours)),
         "winners": winners(whole, by="split", metric="macro_f1", ours=ours),
         "table": _plain(whole),
         "curve": _plain(table),
@@ -65,6 +65,11 @@ def write_annotation_report(
     if figures:
         _draw(records, table, output, ours)
     return content
+
+
+def _of_this_model(methods: list[str]) -> list[str]:
+    """Methods that start from the checkpoint's weights: the others are comparisons, no results of it on a card."""
+    return [method for method in methods if "from scratch" not in method and "untrained" not in method]
 
 
 def annotation_text(table: pd.DataFrame, best: dict[str, dict[str, Any]] | None = None) -> str:
@@ -134,7 +139,7 @@ def write_simple_report(
     content = {
         "task": task,
         "model": model,
-        "rows": long_rows(table, dataset="split", metrics=shown, ours=ours),
+        "rows": long_rows(table, dataset="split", metrics=shown, ours=_of_this_model(ours)),
         "winners": best,
         "table": _plain(table),
     }
