@@ -45,7 +45,8 @@ class FinetuneOptions:
     r
         Rank of LoRA and DoRA.
     learning_rate
-        Peak rate; None for one that suits the method and the width. Head-only methods take no steps.
+        Peak rate; None for one that suits the method and the width. ``"frozen"`` and ``"untrained"`` fit the head at
+        once, without steps: it means nothing for them.
     epochs, max_steps, batch_size
         Length of training; whichever of epochs and steps ends first.
     patience
@@ -147,11 +148,14 @@ def fit_cells(
     groups
         Donor or sample by cell.
     thinned
-        The same cells, tokenised with thinned counts, once for each share of `options.thin`.
+        The same cells, tokenised with thinned counts, once for each share of `options.thin`; without them none of
+        its copies is trained on, whatever it says.
     options
         How to train.
     """
     settings = options or FinetuneOptions()
+    if not thinned:
+        settings = replace(settings, thin=())  # what was done is recorded, not what was asked for
     train, validation, how = split_validation(
         labels.codes, groups=groups, fraction=settings.validation_fraction, seed=settings.seed
     )
@@ -199,7 +203,7 @@ def fit_genes(
     options
         How to train.
     """
-    settings = options or FinetuneOptions()
+    settings = replace(options or FinetuneOptions(), thin=())  # cells are context here: none is thinned
     train, validation, how = split_validation(labels.codes, fraction=settings.validation_fraction, seed=settings.seed)
     chosen = np.arange(len(tokenized)) if cells is None else cells
     rows = []

@@ -88,20 +88,19 @@ def train_head(
     states, labels = (tensor.cpu().numpy() for tensor in head_inputs(model, train))
     held_states, held_labels = (tensor.cpu().numpy() for tensor in head_inputs(model, validation))
     mean, whiten = _whitening(states)
+    states, held_states = (states - mean) @ whiten, (held_states - mean) @ whiten
     weights = None if class_weights is None else class_weights[labels]
     classes = cast(int, model.config.num_labels)
-    best: tuple[tuple[float, float], float, npt.NDArray[Any], npt.NDArray[Any]] | None = None
-    for strength in strengths:
-        fitted = LogisticRegression(C=strength, max_iter=1000)
-        fitted.fit((states - mean) @ whiten, labels, sample_weight=weights)
+
+    def fit(strength: float) -> tuple[tuple[float, float], float, npt.NDArray[Any], npt.NDArray[Any]]:
+        fitted = LogisticRegression(C=strength, max_iter=1000).fit(states, labels, sample_weight=weights)
         weight, bias = _by_class(fitted, classes)
-        logits = (held_states - mean) @ whiten @ weight.T + bias
-        found = (score(logits, held_labels), -_loss(logits, held_labels, class_weights))
-        if best is None or found > best[0]:
-            best = (found, strength, weight, bias)
-    assert best is not None
-    _fold(head_of(model), mean, whiten, best[2], best[3])
-    return {"score": best[0][0], "strength": best[1]}
+        logits = held_states @ weight.T + bias
+        return (score(logits, held_labels), -_loss(logits, held_labels, class_weights)), strength, weight, bias
+
+    (found, _), strength, weight, bias = max(map(fit, strengths), key=lambda fitted: fitted[0])
+    _fold(head_of(model), mean, whiten, weight, bias)
+    return {"score": found, "strength": strength}
 
 
 def _whitening(states: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

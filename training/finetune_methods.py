@@ -37,12 +37,19 @@ _MAX_RATE = 1e-2
 def default_learning_rate(method: str, hidden_size: int) -> float:
     """Peak learning rate for a method that takes steps, and a width: never above 0.01.
 
+    Raises
+    ------
+    InputError
+        Unknown method, or one that trains the head alone, which takes no steps.
+
     Examples
     --------
     >>> default_learning_rate("lora", 768), default_learning_rate("lora", 64)
     (0.0003, 0.00103923)
     """
     _check_method(method)
+    if method in HEAD_ONLY:
+        raise InputError(f"method {method!r} fits the head at once, without steps: it has no learning rate")
     rate, power = _RATES[method]
     return round(min(rate * (_REFERENCE_WIDTH / hidden_size) ** power, _MAX_RATE), 8)
 

@@ -89,7 +89,7 @@ class Budget:
     Parameters
     ----------
     max_steps, epochs, batch_size, patience
-        As `FinetuneOptions`.
+        As `FinetuneOptions`; the network from scratch takes all its steps, whatever `patience` says.
     learning_rates
         Method to peak rate; the method's default where absent.
     pooling

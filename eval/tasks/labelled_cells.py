@@ -28,8 +28,6 @@ class LabelledCells:
         For tables.
     tokenized
         The model's input.
-    thinned
-        The same cells with thinned counts, for fine-tuning; see `FinetuneOptions`.
     counts
         Cells x vocabulary, raw counts, in the tokens that genes take in cells: mouse genes stand in the column of
         their human homolog, so that baselines cross species by the same map as the model.
@@ -39,6 +37,8 @@ class LabelledCells:
         Donor, sample or batch by cell; None where cells carry none.
     species
         Name by cell.
+    thinned
+        The model's input with thinned counts, once for each share, for fine-tuning; see `FinetuneOptions`.
 
     Examples
     --------

@@ -28,7 +28,7 @@ Batch = Annotated[int, typer.Option(help="Cells a step.")]
 Patience = Annotated[int, typer.Option(help="Evaluations (ten a run) without improvement before stopping.")]
 Held = Annotated[float, typer.Option(help="Share of the training data held out as validation.")]
 Weights = Annotated[bool, typer.Option(help="Weigh classes so that all count the same.")]
-Thin = Annotated[str, typer.Option(help="Shares of counts that copies of training cells keep; none for no copies.")]
+Thin = Annotated[str, typer.Option(help="Shares of counts kept in extra copies of training cells, or none.")]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Mixed precision.")]
 Device = Annotated[str | None, typer.Option(help="cpu keeps training off a GPU that is there.")]
 Seed = Annotated[int, typer.Option(help="Of weights, dropout, order and split.")]
@@ -91,7 +91,7 @@ def cells(
         patience=patience,
         validation_fraction=validation,
         class_weights=class_weights,
-        thin=() if thin == "none" else _shares(thin),
+        thin=_shares(thin),
         bf16=bf16,
         device=device,
         seed=seed,
@@ -175,6 +175,8 @@ def _finish(result: Any, output: Path) -> None:
 def _shares(text: str) -> tuple[float, ...]:
     from genecompass.tokenization.errors import InputError
 
+    if text == "none":
+        return ()
     try:
         return tuple(float(share) for share in text.split(","))
     except ValueError:

@@ -262,6 +262,8 @@ def test_small_pieces():
     weights = balanced_weights(np.array([0, 0, 0, 1]), 2)
     assert (weights * np.array([3, 1])).sum() == pytest.approx(4)
     assert default_learning_rate("lora", 768) < default_learning_rate("lora", 64)
+    with pytest.raises(InputError, match="has no learning rate"):
+        default_learning_rate("frozen", 64)
     batch = collate([{"input_ids": np.array([3]), "values": np.array([1.5], np.float32), "species": 1, "label": 1}])
     assert batch["values"].dtype == torch.float32
     assert batch["species"].tolist() == [1]
@@ -298,7 +300,7 @@ def test_a_fitted_head_answers_as_the_regression_it_was_folded_from(checkpoint, 
     assert (logits.argmax(1) == labels).mean() == pytest.approx(found["score"], abs=0.1)
 
 
-def test_thinned_copies_help_with_shallow_cells(checkpoint, tmp_path):
+def test_thinned_copies_help_with_shallow_cells(checkpoint):
     query = cells(seed=5)
     query.X = thin_counts(query.X, 0.3, seed=1)
     right = {}
@@ -307,6 +309,7 @@ def test_thinned_copies_help_with_shallow_cells(checkpoint, tmp_path):
         tokenized = tokenize_cells(query, GeneTable.read(checkpoint), species="human", empty_cells="keep")
         codes = query.obs["cell_type"].map({name: i for i, name in enumerate(result.labels)}).to_numpy(dtype=np.int64)
         logits, labels = predict_rows(result.model, CellRows(tokenized, np.arange(len(codes)), codes))
+        assert result.record["options"]["thin"] == thin
         right[thin] = (logits.argmax(1) == labels).mean()
     assert right[(0.3,)] >= right[()]
     assert right[(0.3,)] > 0.7
