@@ -28,7 +28,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     device = job["device"]
     model = build(GeneCompassForSequenceClassification, job["size"], "sdpa", num_labels=CLASSES).to(device)
     loaded = peak_bytes(device)
-    trainable = prepare(model, job["method"], r=job["rank"])
+    trainable = prepare(model, job["method"], r=job["rank"], targets=job["targets"])
     trainable.train()
     parameters = [p for p in trainable.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=1024, help="genes a cell")
     parser.add_argument("--cells", type=int, nargs="+", default=[1, 4], help="cells a step")
     parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--targets", default="query-value", help="of LoRA and DoRA: query-value or all-linear")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bf16", action="store_true")
@@ -90,7 +91,7 @@ def main() -> None:
         job = json.loads(options.worker)
         Path(job["answer"]).write_text(json.dumps(measure(job)))
         return
-    common = {name: getattr(options, name) for name in ("size", "genes", "rank", "steps", "bf16", "device")}
+    common = {name: getattr(options, name) for name in ("size", "genes", "rank", "targets", "steps", "bf16", "device")}
     variants = [{**common, "method": method, "cells": cells} for cells in options.cells for method in options.methods]
     rounds: list[list[dict[str, Any]]] = [[] for _ in variants]
     begin = time.perf_counter()

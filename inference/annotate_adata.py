@@ -11,7 +11,7 @@ from ..tokenization.errors import InputError
 from ..tokenization.readers import CellSource, open_cells
 from .cells import Coverage, Reading, chunks, name_of, provenance
 from .checkpoint import Finetuning, Model, gene_table_of, load_checkpoint, read_finetuning
-from .encode import MAX_TOKENS, encode_cells, predict_logits
+from .encode import MAX_TOKENS, Moments, classify_pooled, encode_cells, pool_for_classifier
 from .transfer import ALIGNMENTS, Prediction, transfer_labels
 
 LABEL_KEY = "genecompass_cell_type"
@@ -84,9 +84,12 @@ def annotate(
         Cells whose score is lower are called `unsure`; 0 labels every cell.
     unsure
         What to call them.
-    k, pooling, align
-        With a reference: neighbours, kind of embedding, and whether to centre query and reference each by itself
-        (see `transfer_labels`); ``"auto"`` centres where their species differ.
+    k, pooling
+        With a reference: neighbours, and kind of embedding.
+    align
+        ``"center"`` standardises these cells and those with labels (a reference's, or those that the model learned
+        from) each by themselves, which takes out a shift between species or protocols and is right only if both hold
+        about the same mixture. ``"auto"`` does so where their species differ, ``"none"`` never.
     key
         Name in ``obs``.
     gene_species, counts, max_length, max_tokens, bf16, device, progress
@@ -172,10 +175,13 @@ def annotation_table(
     coverage = Coverage()
     runner = _Runner(network, gene_table_of(processor), max_tokens, bf16, progress)
     if reference is None:
-        prediction, ontology = runner.classify(source, reading, tuned, coverage), tuned.ontology_ids
-        how: dict[str, Any] = {"method": "fine-tuned model", "temperature": tuned.temperature}
+        # records of an earlier version hold no moments to align by
+        align = _alignment(align, tuned.species if "pooled" in tuned.record else None, species)
+        prediction = runner.classify(source, reading, tuned, coverage, align=align)
+        ontology = tuned.ontology_ids
+        how: dict[str, Any] = {"method": "fine-tuned model", "temperature": tuned.temperature, "align": align}
     else:
-        align = ("center" if reference.species not in (None, species) else "none") if align == "auto" else align
+        align = _alignment(align, reference.species, species)
         prediction, ontology = runner.transfer(source, reading, reference, coverage, k=k, pooling=pooling, align=align)
         how = {
             "method": "nearest reference cells",
@@ -202,14 +208,19 @@ class _Runner:
     bf16: bool
     progress: bool
 
-    def classify(self, source: CellSource, reading: Reading, tuned: Finetuning, coverage: Coverage) -> Prediction:
-        logits = np.concatenate(
+    def classify(
+        self, source: CellSource, reading: Reading, tuned: Finetuning, coverage: Coverage, *, align: str
+    ) -> Prediction:
+        options: dict[str, Any] = {"max_tokens": self.max_tokens, "bf16": self.bf16}
+        pooled = np.concatenate(
             [
-                predict_logits(self.network, tokenized, max_tokens=self.max_tokens, bf16=self.bf16, progress=bar)
+                pool_for_classifier(self.network, tokenized, progress=bar, **options)
                 for tokenized, bar in self._read(source, reading, coverage)
             ]
         )
-        scaled = logits / tuned.temperature
+        if align == "center":
+            pooled = _training_moments(tuned).give_to(pooled)
+        scaled = classify_pooled(self.network, pooled) / tuned.temperature
         shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         return Prediction.of(shares / shares.sum(axis=1, keepdims=True), tuned.labels)
 
@@ -246,6 +257,23 @@ class _Runner:
     def _read(self, source: CellSource, reading: Reading, coverage: Coverage) -> Any:
         for first, tokenized in chunks(source, self.table, reading, coverage=coverage):
             yield tokenized, f"{source.name}: cells from {first:,}" if self.progress else None
+
+
+def _alignment(align: str, known: str | None, asked: str) -> str:
+    """What ``"auto"`` means for labelled cells of one species and cells of another; None where it is not known."""
+    if align != "auto":
+        return align
+    return "none" if known is None or known == asked else "center"
+
+
+def _training_moments(tuned: Finetuning) -> Moments:
+    recorded = tuned.record.get("pooled")
+    if recorded is None:
+        raise InputError(
+            "align='center' needs a model whose finetuning.json holds the moments of its training cells; this one's "
+            "does not: fine-tune it again, or pass align='none'"
+        )
+    return Moments(np.array(recorded["mean"], np.float32), np.array(recorded["spread"], np.float32))
 
 
 def _reference_labels(known: CellSource, label: str) -> tuple[pd.Series, dict[str, str]]:

@@ -42,6 +42,8 @@ class Finetuning:
         By which logits are divided, fitted on validation cells.
     max_length
         Longest cell, in genes, that the model was trained on; None where unknown.
+    species
+        Of the training cells (or an ``obs`` column that said it); None where unknown.
     record
         Everything else: method, base model, split, seeds, validation scores.
 
@@ -55,6 +57,7 @@ class Finetuning:
     ontology_ids: dict[str, str] = field(default_factory=dict)
     temperature: float = 1.0
     max_length: int | None = None
+    species: str | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
 
@@ -204,6 +207,7 @@ def read_finetuning(path: str | os.PathLike[str] | PreTrainedModel) -> Finetunin
         ontology_ids=dict(record.get("ontology_ids") or {}),
         temperature=float(record.get("temperature", 1.0)),
         max_length=record.get("max_length"),
+        species=record.get("species"),
         record=record,
     )
 

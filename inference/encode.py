@@ -237,6 +237,36 @@ def encode_cells(
     return embedding
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Mean and spread of what a classifier's pooler gives over some cells.
+
+    Parameters
+    ----------
+    mean, spread
+        float32, shape (H,).
+
+    Examples
+    --------
+    >>> Moments.of(np.array([[1.0], [3.0]], np.float32))
+    Moments(mean=array([2.], dtype=float32), spread=array([1.], dtype=float32))
+    """
+
+    mean: npt.NDArray[np.float32]
+    spread: npt.NDArray[np.float32]
+
+    @staticmethod
+    def of(pooled: npt.NDArray[np.float32]) -> "Moments":
+        """Of these cells. Shape (cells, H)."""
+        return Moments(pooled.mean(axis=0), pooled.std(axis=0))
+
+    def give_to(self, pooled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Shift and scale cells so that their moments become these; what does not vary is only shifted."""
+        own = Moments.of(pooled)
+        gain = np.where(own.spread > 1e-6, self.spread / np.maximum(own.spread, 1e-6), 1.0)
+        return ((pooled - own.mean) * gain + self.mean).astype(np.float32)
+
+
 @torch.no_grad()
 def predict_logits(
     model: PreTrainedModel,
@@ -253,13 +283,49 @@ def predict_logits(
     >>> predict_logits(classifier, tokenized).argmax(axis=1)  # doctest: +SKIP
     array([0, 3, 3])
     """
-    model.eval()
-    logits = np.zeros((len(tokenized), int(model.config.num_labels or 0)), dtype=np.float32)
-    device = model.device
-    for positions, batch in padded_batches(tokenized, max_tokens=max_tokens, device=device, progress=progress):
-        with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
-            logits[positions] = model(**batch).logits.float().cpu().numpy()
-    return logits
+    return classify_pooled(
+        model, pool_for_classifier(model, tokenized, max_tokens=max_tokens, bf16=bf16, progress=progress)
+    )
+
+
+@torch.no_grad()
+def pool_for_classifier(
+    model: PreTrainedModel,
+    tokenized: Any,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    bf16: bool = False,
+    progress: str | None = None,
+) -> npt.NDArray[np.float32]:
+    """What a cell classifier's pooler gives, on which `classify_pooled` decides. Shape (cells, H).
+
+    Examples
+    --------
+    >>> pooled = pool_for_classifier(classifier, tokenized)  # doctest: +SKIP
+    >>> classify_pooled(classifier, moments.give_to(pooled))  # as if they were training cells  # doctest: +SKIP
+    """
+    network: Any = model.eval()
+    pooled = np.zeros((len(tokenized), network.config.hidden_size), dtype=np.float32)
+    caught: list[torch.Tensor] = []
+    hook = network.pooler.register_forward_hook(lambda layer, inputs, output: caught.append(output))
+    try:
+        for positions, batch in padded_batches(
+            tokenized, max_tokens=max_tokens, device=network.device, progress=progress
+        ):
+            with torch.autocast(network.device.type, torch.bfloat16) if bf16 else nullcontext():
+                network(**batch)
+            pooled[positions] = caught.pop().float().cpu().numpy()
+    finally:
+        hook.remove()
+    return pooled
+
+
+@torch.no_grad()
+def classify_pooled(model: PreTrainedModel, pooled: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Logits of cells from what `pool_for_classifier` gave. Shape (cells, labels)."""
+    network: Any = model.eval()
+    states = torch.from_numpy(pooled).to(network.device, network.dtype)
+    return network.classify(states).float().cpu().numpy()
 
 
 class GeneMeans:

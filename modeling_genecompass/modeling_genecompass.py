@@ -388,11 +388,15 @@ class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):
         genes, cells = _gene_slots(outputs.last_hidden_state, cell_lengths)
         if self.config.classifier_pooling == "mean":
             cells = _mean_over_genes(genes, attention_mask, cell_lengths)
-        logits = self.classifier(self.dropout(torch.tanh(self.pooler(cells))))
+        logits = self.classify(self.pooler(cells))
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Logits (cells, labels) from what the pooler gives (cells, hidden)."""
+        return self.classifier(self.dropout(torch.tanh(pooled)))
 
 
 class GeneCompassForTokenClassification(GeneCompassPreTrainedModel):

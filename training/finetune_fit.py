@@ -22,11 +22,13 @@ from .finetune_methods import (
     HEAD_ONLY,
     count_parameters,
     default_learning_rate,
+    pooler_of,
     prepare,
     quiet_transformers,
     seed_everything,
     without_dropout,
 )
+from .finetune_norm import normalised_pooler, pooler_outputs
 from .finetune_trainer import Score, train_with_trainer
 
 # A gene stands in many cells: how many independent items that makes, validation has to say.
@@ -44,14 +46,17 @@ class FinetuneOptions:
         comparison ``"scratch"`` and ``"untrained"``: full and frozen from random weights.
     r
         Rank of LoRA and DoRA.
+    targets
+        Layers that they adapt: ``"all-linear"``, or ``"query-value"``, which takes less memory and time and learns
+        slower.
     learning_rate
         Peak rate; None for one that suits the method and the width. ``"frozen"`` and ``"untrained"`` fit the head at
         once, without steps: it means nothing for them.
     epochs, max_steps, batch_size
         Length of training; whichever of epochs and steps ends first.
     patience
-        Evaluations on validation without improvement, after warm-up, before training stops; there are ten a
-        run.
+        Evaluations on validation without improvement, after warm-up, before training stops; there are ten a run. None
+        trains to the end, and keeps the latest weights that validation cannot tell from the best.
     validation_fraction
         Share of the training cells (or genes) held out to stop early and to calibrate scores.
     group
@@ -73,17 +78,18 @@ class FinetuneOptions:
 
     Examples
     --------
-    >>> FinetuneOptions(method="full", seed=1).patience
-    5
+    >>> FinetuneOptions(method="full", seed=1).batch_size
+    16
     """
 
     method: str = "lora"
-    r: int = 8
+    r: int = 4
+    targets: str = "all-linear"
     learning_rate: float | None = None
     epochs: float = 10
     max_steps: int | None = None
     batch_size: int = 16
-    patience: int = 5
+    patience: int | None = None
     validation_fraction: float = 0.15
     group: str | None = "auto"
     class_weights: bool = True
@@ -173,7 +179,18 @@ def fit_cells(
     )
     result.validation |= {"split": how, "cells": len(validation), "training_cells": len(train)}
     result.record |= {"task": "cells", "ontology_ids": labels.ontology_ids}
+    # by which cells of another species are aligned with these
+    pooled = pooler_outputs(result.model, CellRows(tokenized, train, labels.codes[train]))
+    result.record["pooled"] = {
+        "mean": _short(pooled.mean(dim=0)),
+        "spread": _short(pooled.std(dim=0, unbiased=False)),
+    }
     return result
+
+
+def _short(numbers: torch.Tensor) -> list[float]:
+    """Six digits of each: enough to align by."""
+    return [float(f"{number:.6g}") for number in numbers.tolist()]
 
 
 def fit_genes(
@@ -255,11 +272,11 @@ def _fit(
     begin = time.perf_counter()
     model = model.to(device)
     head_only = settings.method in HEAD_ONLY
-    rate = (
-        None
-        if head_only
-        else settings.learning_rate or default_learning_rate(settings.method, model.config.hidden_size)
-    )
+    rate = None
+    if not head_only:
+        task = "genes" if pooler_of(model) is None else "cells"
+        width = model.config.hidden_size
+        rate = settings.learning_rate or default_learning_rate(settings.method, width, task=task)
     fitted_head = head_only or (settings.head_first and settings.method != "scratch")
     history: list[dict[str, float]] = []
     trained: dict[str, Any] = {}
@@ -267,9 +284,14 @@ def _fit(
         model = prepare(model, settings.method)
     if fitted_head:
         trained = train_head(model, train, validation, score=score, class_weights=weights, strengths=strengths)
-    trainable = model if settings.method in FRESH else prepare(model, settings.method, r=settings.r)
+    trainable = (
+        model if settings.method in FRESH else prepare(model, settings.method, r=settings.r, targets=settings.targets)
+    )
     if rate is not None:
-        with without_dropout(trainable) if fitted_head else contextlib.nullcontext():
+        with (
+            without_dropout(trainable) if fitted_head else contextlib.nullcontext(),
+            normalised_pooler(trainable, train, fitted=fitted_head) as moments,
+        ):
             trained |= train_with_trainer(
                 trainable,
                 train,
@@ -287,6 +309,7 @@ def _fit(
                 device=settings.device,
                 progress=settings.progress,
                 start_is_candidate=fitted_head,
+                moments=moments,
             )
         history = trained.pop("history")
     trainable.eval()

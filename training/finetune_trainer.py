@@ -1,7 +1,7 @@
 """The loop of fine-tuning: transformers' Trainer with class weights, and the best weights kept in memory."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,37 +53,52 @@ class WeightedTrainer(Trainer):
 
 
 class KeepBest(TrainerCallback):
-    """Remember the trainable weights that scored best on validation; stop when nothing improves any more.
+    """Remember the latest weights that validation cannot tell from the best; stop when nothing improves, if asked to.
 
-    Ties go to the lower validation loss, so that a tiny validation set still tells good weights from better ones.
+    Weights go on getting better while the learning rate falls, and few validation cells see little of that: among
+    weights within one standard error of the best score the latest are kept (Breiman et al. 1984 choose the simplest).
 
     Parameters
     ----------
     model
         Whose trainable weights to keep.
+    items
+        Validation items behind a score.
     patience
-        Evaluations without improvement before training stops.
+        Evaluations without improvement before training stops; None trains to the end.
     warmup_steps
         Steps in which a model may get worse, as a fitted head does while the layers below it begin to move: they do
         not count.
+    moments
+        Tensors that belong to the weights although they are none, and are kept along with them.
     """
 
-    def __init__(self, model: nn.Module, patience: int, warmup_steps: int = 0) -> None:
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.patience, self.warmup_steps, self.since = patience, warmup_steps, 0
-        self.best = (-float("inf"), -float("inf"))
-        self.best_epoch: float | None = None
+    def __init__(
+        self,
+        model: nn.Module,
+        items: int,
+        *,
+        patience: int | None = None,
+        warmup_steps: int = 0,
+        moments: Sequence[torch.Tensor] = (),
+    ) -> None:
+        self.tensors = [*(parameter for parameter in model.parameters() if parameter.requires_grad), *moments]
+        self.items, self.patience, self.warmup_steps, self.since = items, patience, warmup_steps, 0
+        self.best = -float("inf")
+        self.kept_epoch: float | None = None
+        self.kept_score = self.best
         self.kept: list[torch.Tensor] = []
         self.history: list[dict[str, float]] = []
 
     def consider(self, score: float, loss: float, epoch: float | None) -> None:
-        """Compare with the best so far, and keep the weights if they are better."""
+        """Compare with the best so far, and keep the weights unless they are worse beyond chance."""
         self.history.append({"epoch": round(epoch or 0.0, 2), "score": score, "loss": loss})
-        if (score, -loss) > self.best:
-            self.best, self.since, self.best_epoch = (score, -loss), 0, epoch
-            self.kept = [parameter.detach().to("cpu", copy=True) for parameter in self.parameters]
-        else:
-            self.since += 1
+        self.since = 0 if score > self.best else self.since + 1
+        self.best = max(self.best, score)
+        share = min(max(self.best, 0.0), 1.0)
+        if score >= self.best - (share * (1 - share) / self.items) ** 0.5:
+            self.kept_epoch, self.kept_score = epoch, score
+            self.kept = [tensor.detach().to("cpu", copy=True) for tensor in self.tensors]
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
@@ -93,14 +108,14 @@ class KeepBest(TrainerCallback):
         self.consider(metrics["eval_score"], metrics["eval_loss"], state.epoch)
         if state.global_step <= self.warmup_steps:
             self.since = 0
-        if self.since >= self.patience:
+        if self.patience is not None and self.since >= self.patience:
             control.should_training_stop = True
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the best weights back."""
-        for parameter, kept in zip(self.parameters, self.kept, strict=bool(self.kept)):
-            parameter.copy_(kept)
+        """Put the kept weights back."""
+        for tensor, kept in zip(self.tensors, self.kept, strict=bool(self.kept)):
+            tensor.copy_(kept)
 
 
 def train_with_trainer(
@@ -113,7 +128,7 @@ def train_with_trainer(
     epochs: float,
     max_steps: int | None = None,
     batch_size: int = 16,
-    patience: int = 3,
+    patience: int | None = None,
     weight_decay: float = 0.01,
     class_weights: npt.NDArray[np.float32] | None = None,
     seed: int = 0,
@@ -121,8 +136,9 @@ def train_with_trainer(
     device: str | None = None,
     progress: bool = False,
     start_is_candidate: bool = False,
+    moments: Sequence[torch.Tensor] = (),
 ) -> dict[str, Any]:
-    """Train with early stopping; the model ends with the weights that did best on validation.
+    """Train; the model ends with the latest weights that did best on validation (see `KeepBest`).
 
     Parameters
     ----------
@@ -135,24 +151,27 @@ def train_with_trainer(
     learning_rate, epochs, max_steps, batch_size, weight_decay, seed, bf16
         As `transformers.TrainingArguments`; linear warm-up over the first tenth, then linear decay.
     patience
-        Evaluations (ten a run) without improvement after warm-up before training stops.
+        Evaluations (ten a run) without improvement after warm-up before training stops; None trains to the end.
     class_weights
         Weight of each class.
     device
         ``"cpu"`` keeps training off a GPU that is there.
     start_is_candidate
         Also consider the weights before the first step: right where the head was fitted beforehand.
+    moments
+        Tensors to keep along with the best weights.
 
     Returns
     -------
     dict
-        ``history`` (score and loss by epoch), ``best_epoch``, ``best_score``, ``steps``, ``seconds``,
-        ``optimizer_bytes``, ``gradient_bytes``.
+        ``history`` (score and loss by epoch), ``kept_epoch`` and ``kept_score`` of the weights kept, ``steps``,
+        ``seconds``, ``optimizer_bytes``, ``gradient_bytes``.
     """
     steps_an_epoch = max(1, -(-len(train) // batch_size))  # type: ignore[arg-type]
     total_steps = min(max_steps or 10**9, int(np.ceil(epochs * steps_an_epoch)))
     warmup_steps = max(1, total_steps // 10)
-    keep = KeepBest(model, patience, warmup_steps)
+    rows: Any = validation
+    keep = KeepBest(model, max(len(rows), 1), patience=patience, warmup_steps=warmup_steps, moments=moments)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
@@ -194,8 +213,8 @@ def train_with_trainer(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return {
         "history": keep.history,
-        "best_epoch": keep.best_epoch,
-        "best_score": keep.best[0],
+        "kept_epoch": keep.kept_epoch,
+        "kept_score": keep.kept_score,
         "steps": result.global_step,
         "seconds": float(result.metrics["train_runtime"]),
         "gradient_bytes": sum(parameter.numel() * parameter.element_size() for parameter in trainable),

@@ -19,13 +19,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ...inference.checkpoint import load_checkpoint
-from ...inference.encode import encode_cells, predict_logits
+from ...inference.encode import Moments, classify_pooled, encode_cells, pool_for_classifier
 from ...inference.transfer import transfer_labels
 from ...tokenization.errors import InputError
 from ...tokenization.files import write_json
 from ...training.finetune_data import Labels
 from ...training.finetune_fit import FinetuneOptions, fit_cells
-from ...training.finetune_trainer import EVALUATIONS
 from ..baselines.annotation import BASELINES
 from ..metrics import (
     accuracy,
@@ -50,8 +49,7 @@ ALL_CELLS = "all"
 NOTES = (
     "untrained, frozen, LoRA, full and from scratch: the same network, head, steps and validation cells (15 % of the "
     "labelled, at least one a class); untrained and frozen train the head alone, on random and pre-trained weights; "
-    "LoRA and full go on from the frozen row's head, from scratch starts from a random head, which serves it better, "
-    "and never stops early; "
+    "LoRA and full go on from the frozen row's head, from scratch starts from a random head, which serves it better; "
     "all of them also learn from copies of their training cells with fewer counts (70 % and 20 %)",
     f"{FROZEN.removeprefix('GeneCompass ')} and nearest neighbours: read the means over genes of all layers and learn "
     "from all labelled cells, as the baselines do",
@@ -71,8 +69,8 @@ class AnnotationSplit:
     fold
         Number of the fold; 0 where there are none.
     align
-        How methods on embeddings and on principal components treat the two sets: ``"center"`` standardises
-        each by itself, for a training and a test set of different species.
+        How every method but logistic regression on log counts treats the two sets: ``"center"`` standardises what
+        it reads of each by itself, for a training and a test set of different species.
     """
 
     name: str
@@ -89,7 +87,7 @@ class Budget:
     Parameters
     ----------
     max_steps, epochs, batch_size, patience
-        As `FinetuneOptions`; the network from scratch takes all its steps, whatever `patience` says.
+        As `FinetuneOptions`.
     learning_rates
         Method to peak rate; the method's default where absent.
     pooling
@@ -100,7 +98,7 @@ class Budget:
     max_steps: int | None = 150
     epochs: float = 30
     batch_size: int = 16
-    patience: int = 5
+    patience: int | None = None
     learning_rates: dict[str, float] = field(default_factory=dict)
     pooling: str = "mean"
 
@@ -231,8 +229,7 @@ class _Runner:
             max_steps=budget.max_steps,
             epochs=budget.epochs,
             batch_size=budget.batch_size,
-            # random weights stay at chance for long before they learn: stopping early would be unfair to them
-            patience=max(budget.patience, EVALUATIONS) if method == "scratch" else budget.patience,
+            patience=budget.patience,
             learning_rate=budget.learning_rates.get(method),
             seed=seed,
             device=None,
@@ -245,7 +242,11 @@ class _Runner:
             thinned=train.thinned,
             options=options,
         )
-        logits = predict_logits(result.model, split.test.tokenized) / result.temperature
+        pooled = pool_for_classifier(result.model, split.test.tokenized)
+        if split.align == "center":
+            known = result.record["pooled"]
+            pooled = Moments(np.array(known["mean"]), np.array(known["spread"])).give_to(pooled)
+        logits = classify_pooled(result.model, pooled) / result.temperature
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         parameters = result.cost["parameters"]

@@ -185,7 +185,7 @@ def _scores(
             embeddings[key] = _gene_embedding(task, model, None if method == FROZEN else seed)
         return linear_scores(embeddings[key][train], codes[train], embeddings[key][test])
     labels = Labels(codes[train], task.labels.names, {})
-    options = FinetuneOptions(method=TRAINED[method], seed=seed, max_steps=max_steps, epochs=10, patience=4)
+    options = FinetuneOptions(method=TRAINED[method], seed=seed, max_steps=max_steps, epochs=10)
     result = fit_genes(model, task.tokenized, task.tokens[train], labels, vocab_size=task.vocab_size, options=options)
     logits = gene_logits(result.model, task.tokenized, task.tokens[test], task.vocab_size)
     return logits[:, 1] - logits[:, 0]

@@ -21,11 +21,14 @@ GeneSpecies = Annotated[str | None, typer.Option(help="Species of the gene names
 Counts = Annotated[str, typer.Option(help="Where the raw counts are: auto, X, raw or a layer.")]
 MaxLength = Annotated[int | None, typer.Option(help="Genes a cell; the model's longest by default.")]
 Rank = Annotated[int, typer.Option("--rank", "-r", help="Rank of LoRA and DoRA.")]
+Targets = Annotated[str, typer.Option(help="Layers that LoRA and DoRA adapt: all-linear or query-value.")]
 Rate = Annotated[float | None, typer.Option(help="Peak learning rate; one that suits method and width by default.")]
 Epochs = Annotated[float, typer.Option(help="Most epochs; training stops early on validation.")]
 Steps = Annotated[int | None, typer.Option(help="Most steps.")]
 Batch = Annotated[int, typer.Option(help="Cells a step.")]
-Patience = Annotated[int, typer.Option(help="Evaluations (ten a run) without improvement before stopping.")]
+Patience = Annotated[
+    int | None, typer.Option(help="Stop after so many evaluations (ten a run) without improvement; never by default.")
+]
 Held = Annotated[float, typer.Option(help="Share of the training data held out as validation.")]
 Weights = Annotated[bool, typer.Option(help="Weigh classes so that all count the same.")]
 Thin = Annotated[str, typer.Option(help="Shares of counts kept in extra copies of training cells, or none.")]
@@ -55,12 +58,13 @@ def cells(
     gene_species: GeneSpecies = None,
     counts: Counts = "auto",
     max_length: MaxLength = None,
-    rank: Rank = 8,
+    rank: Rank = 4,
+    targets: Targets = "all-linear",
     learning_rate: Rate = None,
     epochs: Epochs = 10,
     max_steps: Steps = None,
     batch_size: Batch = 16,
-    patience: Patience = 5,
+    patience: Patience = None,
     validation: Held = 0.15,
     class_weights: Weights = True,
     thin: Thin = "0.7,0.2",
@@ -84,6 +88,7 @@ def cells(
         method=method,
         group=None if group == "none" else group,
         r=rank,
+        targets=targets,
         learning_rate=learning_rate,
         epochs=epochs,
         max_steps=max_steps,
@@ -116,12 +121,13 @@ def genes(
     gene_species: GeneSpecies = None,
     counts: Counts = "auto",
     max_length: MaxLength = None,
-    rank: Rank = 8,
+    rank: Rank = 4,
+    targets: Targets = "all-linear",
     learning_rate: Rate = None,
     epochs: Epochs = 3,
     max_steps: Steps = None,
     batch_size: Batch = 16,
-    patience: Patience = 5,
+    patience: Patience = None,
     validation: Held = 0.15,
     class_weights: Weights = True,
     bf16: Bf16 = False,
@@ -144,6 +150,7 @@ def genes(
         max_cells=max_cells,
         method=method,
         r=rank,
+        targets=targets,
         learning_rate=learning_rate,
         epochs=epochs,
         max_steps=max_steps,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from genecompass.inference import load_checkpoint
 from genecompass.inference.annotate_adata import Reference
+from genecompass.inference.encode import Moments
 from genecompass.modeling_genecompass import GeneCompassForSequenceClassification, GeneCompassForTokenClassification
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
@@ -125,6 +126,17 @@ def test_an_adapter_is_small_and_loads_with_peft(checkpoint, tmp_path):
         torch.testing.assert_close(PeftModel.from_pretrained(base, tmp_path / "lora").eval()(**batch).logits, expected)
 
 
+def test_targets_of_lora(checkpoint):
+    sizes = {}
+    for targets in ("all-linear", "query-value"):
+        found = finetune_cells(
+            cells(), "cell_type", str(checkpoint), "human", targets=targets, max_steps=1, thin=(), device="cpu"
+        )
+        sizes[targets] = found.cost["parameters"]["trainable"]
+        assert found.record["options"]["targets"] == targets
+    assert sizes["all-linear"] > sizes["query-value"]
+
+
 def test_an_adapter_refuses_another_base(checkpoint, tmp_path):
     finetune_cells(cells(), "cell_type", str(checkpoint), "human", output=tmp_path / "lora", **FAST)
     other = _checkpoint(tmp_path / "other", seed=1)
@@ -148,6 +160,35 @@ def test_mouse_cells_are_labelled_by_a_model_that_learned_from_human(checkpoint,
     mouse = cells(prefix="ENSMUSG", seed=3)
     gc.annotate(mouse, str(tmp_path / "out"), "mouse", threshold=0, device="cpu")
     assert (mouse.obs["genecompass_cell_type"].astype(str) == mouse.obs["cell_type"]).mean() > 0.8
+
+
+def test_cells_of_another_species_are_aligned_with_the_training_cells(checkpoint, tmp_path):
+    finetune_cells(cells(), "cell_type", str(checkpoint), "human", method="frozen", output=tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "finetuning.json").read_text())
+    mouse, scores = cells(prefix="ENSMUSG", seed=3), {}
+    for asked, meant in (("auto", "center"), ("center", "center"), ("none", "none")):
+        gc.annotate(mouse, str(tmp_path / "out"), "mouse", align=asked, device="cpu")
+        assert mouse.uns["genecompass"]["annotation"]["align"] == meant
+        scores[asked] = mouse.obs["genecompass_cell_type_score"].to_numpy()
+    assert (scores["auto"] == scores["center"]).all()
+    assert (scores["auto"] != scores["none"]).any()
+    human = cells(seed=3)
+    gc.annotate(human, str(tmp_path / "out"), "human", device="cpu")
+    assert human.uns["genecompass"]["annotation"]["align"] == "none"
+    del record["pooled"]
+    (tmp_path / "out" / "finetuning.json").write_text(json.dumps(record))
+    gc.annotate(mouse, str(tmp_path / "out"), "mouse", device="cpu")
+    assert mouse.uns["genecompass"]["annotation"]["align"] == "none"
+    with pytest.raises(InputError, match="fine-tune it again"):
+        gc.annotate(mouse, str(tmp_path / "out"), "mouse", align="center", device="cpu")
+
+
+def test_moments_are_given():
+    pooled = np.random.default_rng(0).normal(5, 3, (50, 2)).astype(np.float32)
+    pooled[:, 1] = 7
+    given = Moments(np.array([1.0, 2.0], np.float32), np.array([0.5, 4.0], np.float32)).give_to(pooled)
+    np.testing.assert_allclose(given.mean(axis=0), [1, 2], atol=1e-5)
+    np.testing.assert_allclose(given.std(axis=0), [0.5, 0], atol=1e-5)
 
 
 def test_labels_from_a_reference_without_training(checkpoint):
@@ -228,6 +269,8 @@ def test_labels_that_cannot_be_learned(checkpoint, change, message, tmp_path):
 def test_other_bad_input(checkpoint, tmp_path):
     with pytest.raises(InputError, match="unknown fine-tuning method"):
         finetune_cells(cells(), "cell_type", str(checkpoint), "human", method="magic", device="cpu")
+    with pytest.raises(InputError, match="choose all-linear or query-value"):
+        finetune_cells(cells(), "cell_type", str(checkpoint), "human", targets="everything", device="cpu")
     with pytest.raises(InputError, match="more than the 32 genes"):
         finetune_cells(cells(), "cell_type", str(checkpoint), "human", max_length=64)
     (tmp_path / "mine.txt").write_text("keep me")
@@ -261,7 +304,9 @@ def test_small_pieces():
     assert find_groups(cells().obs.assign(donor="one")[["donor"]]) == (None, None)
     weights = balanced_weights(np.array([0, 0, 0, 1]), 2)
     assert (weights * np.array([3, 1])).sum() == pytest.approx(4)
-    assert default_learning_rate("lora", 768) < default_learning_rate("lora", 64)
+    assert default_learning_rate("lora", 768) < default_learning_rate("lora", 256) < default_learning_rate("lora", 64)
+    assert default_learning_rate("full", 2048) == default_learning_rate("full", 768)
+    assert default_learning_rate("full", 64, task="genes") < default_learning_rate("full", 64)
     with pytest.raises(InputError, match="has no learning rate"):
         default_learning_rate("frozen", 64)
     batch = collate([{"input_ids": np.array([3]), "values": np.array([1.5], np.float32), "species": 1, "label": 1}])
