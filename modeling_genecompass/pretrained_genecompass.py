@@ -1,5 +1,6 @@
 """What all GeneCompass models share: loading, prior knowledge, folding."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -61,6 +62,10 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
             task: {"impl": f"{file}.{name}", "pt": [auto]} for task, (name, auto) in CUSTOM_PIPELINES.items()
         }
         super().save_pretrained(save_directory, *args, **kwargs)
+        # safetensors writes for the owner alone; the configuration beside has the permissions of any new file
+        config = Path(save_directory) / "config.json"
+        for file in Path(save_directory).glob("*.safetensors") if config.exists() else ():
+            file.chmod(config.stat().st_mode)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -43,6 +43,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         if temporary.is_file():
             _flush_to_disk(temporary)
+        _share(temporary)
         if target.is_dir() and temporary.is_dir():
             shutil.rmtree(target)
         os.replace(temporary, target)
@@ -52,6 +53,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _share(path: Path) -> None:
+    """Give safetensors files, which are written for their owner alone, the permissions of any other new file."""
+    files = list(path.rglob("*.safetensors")) if path.is_dir() else [path] if path.suffix == ".safetensors" else []
+    if files:
+        mask = os.umask(0)
+        os.umask(mask)
+        for file in files:
+            file.chmod(0o666 & ~mask)
 
 
 def _flush_to_disk(path: Path) -> None:
