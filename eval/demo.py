@@ -44,7 +44,7 @@ class DemoOptions:
     steps
         Optimiser steps of pre-training.
     epochs
-        Passes over the training cells in LoRA fine-tuning, at most.
+        Passes over the training cells and their thinned copies in LoRA fine-tuning.
     max_cells
         Cells drawn from `data` at most, so that the demo stays a demo.
     max_length
@@ -60,7 +60,7 @@ class DemoOptions:
     species: str = SPECIES
     label: str = LABEL
     steps: int = 1200
-    epochs: int = 12
+    epochs: int = 3
     max_cells: int = 2000
     max_length: int = 256
     null_genes: int = 60
