@@ -63,9 +63,10 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
         }
         super().save_pretrained(save_directory, *args, **kwargs)
         # safetensors writes for the owner alone; the configuration beside has the permissions of any new file
-        config = Path(save_directory) / "config.json"
-        for file in Path(save_directory).glob("*.safetensors") if config.exists() else ():
-            file.chmod(config.stat().st_mode)
+        settings = Path(save_directory) / "config.json"
+        if settings.exists():
+            for file in Path(save_directory).glob("*.safetensors"):
+                file.chmod(settings.stat().st_mode)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -9,7 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from .finetune_data import collate
 
@@ -50,6 +57,16 @@ class WeightedTrainer(Trainer):
         items = num_items_in_batch if num_items_in_batch is not None else (flat != -100).sum()
         loss = total / max(int(items), 1)
         return (loss, outputs) if return_outputs else loss
+
+
+class OneBar(ProgressCallback):
+    """The bar over steps alone: no bar for each evaluation, and no line for each log entry."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Say nothing: what was logged is in the record."""
+
+    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
+        """Draw no second bar."""
 
 
 class KeepBest(TrainerCallback):
@@ -206,6 +223,9 @@ def train_with_trainer(
             class_weights=None if class_weights is None else torch.tensor(class_weights),
         )
         trainer.remove_callback(PrinterCallback)
+        if progress:
+            trainer.remove_callback(ProgressCallback)
+            trainer.add_callback(OneBar)
         if start_is_candidate:
             trainer.evaluate()
         result = trainer.train()
