@@ -65,8 +65,8 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
         # safetensors writes for the owner alone; the configuration beside has the permissions of any new file
         settings = Path(save_directory) / "config.json"
         if settings.exists():
-            for file in Path(save_directory).glob("*.safetensors"):
-                file.chmod(settings.stat().st_mode)
+            for weights in Path(save_directory).glob("*.safetensors"):
+                weights.chmod(settings.stat().st_mode)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
