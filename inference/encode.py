@@ -268,27 +268,6 @@ class Moments:
 
 
 @torch.no_grad()
-def predict_logits(
-    model: PreTrainedModel,
-    tokenized: Any,
-    *,
-    max_tokens: int = MAX_TOKENS,
-    bf16: bool = False,
-    progress: str | None = None,
-) -> npt.NDArray[np.float32]:
-    """Scores of a cell classifier. Shape (cells, labels).
-
-    Examples
-    --------
-    >>> predict_logits(classifier, tokenized).argmax(axis=1)  # doctest: +SKIP
-    array([0, 3, 3])
-    """
-    return classify_pooled(
-        model, pool_for_classifier(model, tokenized, max_tokens=max_tokens, bf16=bf16, progress=progress)
-    )
-
-
-@torch.no_grad()
 def pool_for_classifier(
     model: PreTrainedModel,
     tokenized: Any,
