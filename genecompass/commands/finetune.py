@@ -23,7 +23,7 @@ MaxLength = Annotated[int | None, typer.Option(help="Genes a cell; the model's l
 Rank = Annotated[int, typer.Option("--rank", "-r", help="Rank of LoRA and DoRA.")]
 Targets = Annotated[str, typer.Option(help="Layers that LoRA and DoRA adapt: all-linear or query-value.")]
 Rate = Annotated[float | None, typer.Option(help="Peak learning rate; one that suits method and width by default.")]
-Epochs = Annotated[float, typer.Option(help="Most epochs; training stops early on validation.")]
+Epochs = Annotated[float, typer.Option(help="Most epochs, thinned copies counted in; --patience may stop sooner.")]
 Steps = Annotated[int | None, typer.Option(help="Most steps.")]
 Batch = Annotated[int, typer.Option(help="Cells a step.")]
 Patience = Annotated[
