@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 STAMP := $(VENV)/.installed
 FOLDERS := modeling_genecompass tokenization dataset_scripts training inference eval model_cards
 
-.PHONY: setup demo test test-oldest lint types bench clean
+.PHONY: setup demo test test-oldest wheel lint types bench clean
 
 setup: $(STAMP) .typing/genecompass
 
@@ -38,6 +38,10 @@ test-oldest: setup
 	$(VENV)-oldest/bin/python -m pip install -q $(TORCH_ARGS) "$$(grep '^torch==' constraints.txt)"
 	$(VENV)-oldest/bin/python -m pip install -q -e . "transformers==5.0.0" pytest pytest-xdist hypothesis
 	GENECOMPASS_OLDEST_PYTHON=$(VENV)-oldest/bin/python $(BIN)/python -m pytest tests/modeling_genecompass/test_oldest_transformers.py
+
+# The package as users get it: built, installed outside the checkout, every module imported, verbs run.
+wheel: setup
+	PYTHON=$(abspath $(BIN))/python .ci/wheel
 
 lint: setup
 	$(BIN)/ruff check .

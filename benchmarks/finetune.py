@@ -23,7 +23,7 @@ CLASSES = 10
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Train a few steps; the first, in which memory is laid out, does not count for time."""
     from genecompass.modeling_genecompass import GeneCompassForSequenceClassification
-    from genecompass.training.finetune_methods import count_parameters, prepare
+    from genecompass.training.finetuning.methods import count_parameters, prepare
 
     device = job["device"]
     model = build(GeneCompassForSequenceClassification, job["size"], "sdpa", num_labels=CLASSES).to(device)

@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 import torch
 from _memory import peak_resident_bytes
-from genecompass.inference.perturb_adata import perturb
 from genecompass.inference.perturbation.cells import take_cells
 from genecompass.inference.perturbation.edits import Edit
+from genecompass.inference.perturbation.perturb import perturb
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassModel
 from genecompass.tokenization.gene_table import GeneTable
 from genecompass.tokenization.processing_genecompass import GeneCompassProcessor

@@ -32,7 +32,7 @@ COLUMNS = {
 
 def settings(args: argparse.Namespace, output: str) -> Any:
     """The run's configuration: the size's preset, short, without evaluation."""
-    from genecompass.training.config import load_config
+    from genecompass.training.pretraining.config import load_config
 
     return load_config(
         args.size,
@@ -49,11 +49,11 @@ def settings(args: argparse.Namespace, output: str) -> Any:
 
 def parts(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Model, optimiser and a function that opens the stream anew, built as `pretrain` builds them."""
-    from genecompass.training.arguments import training_arguments
-    from genecompass.training.model_setup import build_model
-    from genecompass.training.pretrain import make_masker, make_stream
-    from genecompass.training.sources import corpus_opener
-    from genecompass.training.vocabulary import gene_table_for
+    from genecompass.training.pretraining.arguments import training_arguments
+    from genecompass.training.pretraining.model_setup import build_model
+    from genecompass.training.pretraining.pretrain import make_masker, make_stream
+    from genecompass.training.pretraining.sources import corpus_opener
+    from genecompass.training.pretraining.vocabulary import gene_table_for
 
     with tempfile.TemporaryDirectory() as folder:
         config = settings(args, folder)
@@ -69,7 +69,7 @@ def parts(args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def take_steps(model: Any, optimizer: Any, batches: Any, steps: int, device: str) -> float:
     """Seconds for some steps, from the first batch asked for to the last weight written."""
-    from genecompass.training.losses import count_targets, loss_sums
+    from genecompass.training.pretraining.losses import count_targets, loss_sums
 
     start = time.perf_counter()
     for _, batch in zip(range(steps), batches, strict=False):
@@ -92,7 +92,7 @@ def stream_batches(make_stream: Any, workers: int) -> Any:
 
 def whole_run(args: argparse.Namespace) -> dict[str, float]:
     """The figures of the last log of a run of `pretrain`, which cover all steps but the first."""
-    from genecompass.training.pretrain import pretrain
+    from genecompass.training.pretraining.pretrain import pretrain
 
     with tempfile.TemporaryDirectory() as folder:
         result = pretrain(settings(args, str(Path(folder) / "run")))

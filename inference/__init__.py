@@ -8,16 +8,16 @@ from typing import Any
 
 # public name -> the module that defines it
 _HOMES = {
-    "embed": "embed_adata",
-    "embed_file": "embed_file",
-    "annotate": "annotate_adata",
-    "annotate_file": "annotate_file",
-    "explain": "attribution",
-    "perturb": "perturb_adata",
-    "rank_cell_fate": "cell_fate",
-    "infer_grn": "grn",
+    "embed": "embedding.in_memory",
+    "embed_file": "embedding.streamed",
+    "annotate": "annotation.in_memory",
+    "annotate_file": "annotation.streamed",
+    "explain": "annotation.attribution",
+    "perturb": "perturbation.perturb",
+    "rank_cell_fate": "perturbation.cell_fate",
+    "infer_grn": "networks.grn",
     "load_checkpoint": "checkpoint",
-    "encode_cells": "encode",
+    "encode_cells": "embedding.encode",
 }
 
 __all__ = sorted(_HOMES)

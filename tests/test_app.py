@@ -178,7 +178,7 @@ def test_a_wrong_file_gets_the_message_of_the_command_line(page, folder):
 
 @needs_app
 def test_exploring_gives_the_same_twice_and_draws_when_there_are_many(folder):
-    from genecompass.inference.explore import explore
+    from genecompass.inference.app.explore import explore
 
     first = explore(folder / "cells.h5ad", folder / "model", "human", max_cells=50)
     again = explore(folder / "cells.h5ad", folder / "model", "human", max_cells=50)
@@ -191,7 +191,7 @@ def test_exploring_gives_the_same_twice_and_draws_when_there_are_many(folder):
 
 
 def test_a_space_is_complete_and_names_no_local_path(folder, tmp_path):
-    from genecompass.inference.app import write_space
+    from genecompass.inference.app.page import write_space
     from genecompass.tokenization.errors import InputError
 
     space = write_space(tmp_path / "space", "someone/tiny@v1", samples={"cells": folder / "cells.h5ad"})

@@ -18,13 +18,13 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from ...inference.annotation.transfer import transfer_labels
 from ...inference.checkpoint import load_checkpoint
-from ...inference.encode import Moments, classify_pooled, encode_cells, pool_for_classifier
-from ...inference.transfer import transfer_labels
+from ...inference.embedding.encode import Moments, classify_pooled, encode_cells, pool_for_classifier
 from ...tokenization.errors import InputError
 from ...tokenization.files import write_json
-from ...training.finetune_data import Labels
-from ...training.finetune_fit import FinetuneOptions, fit_cells
+from ...training.finetuning.data import Labels
+from ...training.finetuning.fit import FinetuneOptions, fit_cells
 from ..baselines.annotation import BASELINES
 from ..metrics import (
     accuracy,

@@ -12,8 +12,8 @@ import numpy as np
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.sources import resolve
-from ...training.finetune import read_gene_labels
-from ...training.finetune_fit import FinetuneOptions
+from ...training.finetuning.finetune import read_gene_labels
+from ...training.finetuning.fit import FinetuneOptions
 from . import gene_classification, zero_shot
 from .annotation import METHODS, AnnotationSplit, Budget, run_annotation
 from .labelled_cells import LabelledCells, read_labelled, stratified_folds

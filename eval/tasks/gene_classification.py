@@ -19,14 +19,14 @@ import torch
 from scipy import sparse
 
 from ...inference.checkpoint import load_checkpoint
-from ...inference.encode import GeneMeans, encode_cells, padded_batches
+from ...inference.embedding.encode import GeneMeans, encode_cells, padded_batches
 from ...tokenization.errors import InputError
 from ...tokenization.files import write_json
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.tokenize import TokenizedCells, tokenize_cells
-from ...training.finetune import gene_label_tokens
-from ...training.finetune_data import Labels
-from ...training.finetune_fit import FinetuneOptions, fit_genes
+from ...training.finetuning.data import Labels
+from ...training.finetuning.finetune import gene_label_tokens
+from ...training.finetuning.fit import FinetuneOptions, fit_genes
 from ..baselines.genes import expression_features, forest_scores, linear_scores
 from ..metrics import auprc, auroc
 from .labelled_cells import stratified_folds, token_counts

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ...inference.checkpoint import gene_table_of, load_checkpoint
-from ...inference.grn import (
+from ...inference.networks.edges import edges_from_matrix
+from ...inference.networks.grn import (
     EXPRESSION_METHODS,
     MODEL_METHODS,
     expression_scores,
@@ -22,7 +23,6 @@ from ...inference.grn import (
     log_expression,
     network_genes,
 )
-from ...inference.networks.edges import edges_from_matrix
 from ...inference.perturbation.cells import take_cells
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable

@@ -15,7 +15,7 @@ from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import open_cells
 from ...tokenization.tokenize import TokenizedCells, match_cells, take_tokenized, tokenize_cells
-from ...training.finetune_data import find_groups
+from ...training.finetuning.data import find_groups
 
 
 @dataclass(frozen=True)

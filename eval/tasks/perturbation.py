@@ -11,9 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from ...inference.checkpoint import gene_table_of, load_checkpoint
-from ...inference.grn import log_expression
-from ...inference.perturb_adata import perturb
+from ...inference.networks.grn import log_expression
 from ...inference.perturbation.cells import columns_of_genes, measured_genes, take_cells
+from ...inference.perturbation.perturb import perturb
 from ...tokenization.errors import InputError
 from ..baselines.network import by_level, random_precision
 from ..metrics.network import precision_at_k

@@ -15,9 +15,9 @@ import yaml
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path, write_json
 from ...tokenization.gene_table import GeneTable
-from ...training.config import PretrainConfig, load_config
-from ...training.pretrain import pretrain
-from ...training.sources import Corpus
+from ...training.pretraining.config import PretrainConfig, load_config
+from ...training.pretraining.pretrain import pretrain
+from ...training.pretraining.sources import Corpus
 
 RESULTS = "results.json"
 TABLE = "results.tsv"

@@ -12,7 +12,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from ...inference.checkpoint import load_checkpoint
-from ...inference.encode import encode_cells
+from ...inference.embedding.encode import encode_cells
 from ..baselines.annotation import log_counts
 from ..metrics import neighbour_agreement, scib_scores
 from .labelled_cells import LabelledCells

@@ -48,8 +48,8 @@ def annotate(
     seed: Annotated[int, typer.Option(help="Accepted for uniformity: annotation draws no random numbers.")] = 0,
 ) -> None:
     """Label cells with a fine-tuned model, or from a labelled reference, with calibrated scores."""
-    from genecompass.inference.annotate_adata import Reference
-    from genecompass.inference.annotate_file import annotate_file
+    from genecompass.inference.annotation.in_memory import Reference
+    from genecompass.inference.annotation.streamed import annotate_file
 
     known = None if reference is None else Reference(reference, label, reference_species, reference_gene_species)
     written = annotate_file(
@@ -74,7 +74,7 @@ def annotate(
     typer.echo(f"wrote {written}: obs[{key!r}], obs['{key}_best'], obs['{key}_score']")
     for cell in explain or []:
         from genecompass.eval.plots import plot_gene_scores
-        from genecompass.inference.attribution import explain as explain_cell
+        from genecompass.inference.annotation.attribution import explain as explain_cell
 
         reading: dict[str, Any] = {"gene_species": gene_species, "counts": counts, "max_length": max_length}
         found = explain_cell(source, model, species, cell, device=device, **reading)

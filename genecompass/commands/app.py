@@ -21,7 +21,7 @@ def explore(
     ] = None,
 ) -> None:
     """Serve a page: coverage, map, groups with scores, top genes, one in-silico deletion."""
-    from genecompass.inference.app import build_app, launch, write_space
+    from genecompass.inference.app.page import build_app, launch, write_space
     from genecompass.tokenization.errors import InputError
 
     missing = [path for path in sample or [] if not path.is_file()]

@@ -68,7 +68,7 @@ def cells(
     Example: genecompass benchmark grn cells pbmc.h5ad runs/tiny -r STRING=STRING-network.csv -o pbmc.csv
     """
     from genecompass.eval.tasks.grn import EXPRESSION_METHODS, MODEL_METHODS, beeline_cells
-    from genecompass.inference.cell_fate import select_cells
+    from genecompass.inference.perturbation.cell_fate import select_cells
     from genecompass.tokenization.errors import InputError
 
     references = dict(pair.partition("=")[::2] for pair in reference)

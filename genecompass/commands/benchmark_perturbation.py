@@ -32,7 +32,7 @@ def perturbation(
     Example: genecompass benchmark perturbation pbmc.h5ad runs/tiny --targets trrust_human.tsv -o deletions.csv
     """
     from genecompass.eval.tasks.perturbation import benchmark_deletions, read_targets
-    from genecompass.inference.cell_fate import select_cells
+    from genecompass.inference.perturbation.cell_fate import select_cells
     from genecompass.tokenization.files import atomic_path, write_json
 
     benchmark = benchmark_deletions(

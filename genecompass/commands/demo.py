@@ -18,8 +18,9 @@ def demo(
 
     Leaves a checkpoint, a LoRA adapter, an annotated .h5ad and report.html in the output folder.
     """
-    from genecompass.eval.demo import DemoOptions, run_demo
-    from genecompass.eval.demo_report import summary
+    from genecompass.eval.demo.options import DemoOptions
+    from genecompass.eval.demo.report import summary
+    from genecompass.eval.demo.walk import run_demo
 
     short = {"steps": 12, "epochs": 1, "max_cells": 400, "max_length": 128, "null_genes": 20} if quick else {}
     options = DemoOptions(output=output, data=data, species=species, label=label, seed=seed, **short)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ def embed(
     seed: Annotated[int, typer.Option(help="Accepted for uniformity: embedding draws no random numbers.")] = 0,
 ) -> None:
     """Embed cells and genes; memory stays flat, a killed run continues, every other entry of the file is kept."""
-    from genecompass.inference.embed_file import embed_file
+    from genecompass.inference.embedding.streamed import embed_file
 
     written = embed_file(
         source,

@@ -73,7 +73,7 @@ def cells(
     seed: Seed = 0,
 ) -> None:
     """Teach labels of cells; validation is held out by donor or sample where known."""
-    from genecompass.training.finetune import finetune_cells
+    from genecompass.training.finetuning.finetune import finetune_cells
 
     result = finetune_cells(
         source,
@@ -135,7 +135,7 @@ def genes(
     seed: Seed = 0,
 ) -> None:
     """Teach labels of genes, with cells as context; validation holds out whole genes."""
-    from genecompass.training.finetune import finetune_genes, read_gene_labels
+    from genecompass.training.finetuning.finetune import finetune_genes, read_gene_labels
 
     result = finetune_genes(
         source,

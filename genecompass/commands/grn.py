@@ -38,9 +38,9 @@ def grn(
 
     Example: genecompass grn pbmc.h5ad --model runs/tiny --cells cell_type=B --top-k 50 -o b_cells.graphml --draw PAX5
     """
-    from genecompass.inference.cell_fate import select_cells
-    from genecompass.inference.grn import infer_grn
     from genecompass.inference.networks.edges import FORMATS, draw_regulator, write_network
+    from genecompass.inference.networks.grn import infer_grn
+    from genecompass.inference.perturbation.cell_fate import select_cells
     from genecompass.tokenization.errors import InputError
     from genecompass.tokenization.gene_table import GeneTable
 

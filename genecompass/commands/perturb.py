@@ -72,8 +72,8 @@ def genes(
 
     Example: genecompass perturb genes pbmc.h5ad runs/tiny -g CD3E -g MS4A1 --groupby cell_type -o deletions
     """
-    from genecompass.inference.cell_fate import select_cells
-    from genecompass.inference.perturb_adata import perturb
+    from genecompass.inference.perturbation.cell_fate import select_cells
+    from genecompass.inference.perturbation.perturb import perturb
 
     several: Any = [name.split("+") if "+" in name else name for name in gene]
     targets: Any = target[0] if target == ["expressed"] else target
@@ -140,7 +140,7 @@ def fate(
 
     Example: genecompass perturb fate pancreas.h5ad runs/tiny --start cell_type=EP --goal cell_type=Beta --species mouse
     """
-    from genecompass.inference.cell_fate import RECIPES, rank_cell_fate
+    from genecompass.inference.perturbation.cell_fate import RECIPES, rank_cell_fate
     from genecompass.tokenization.errors import InputError
     from genecompass.tokenization.files import atomic_path, write_json
 

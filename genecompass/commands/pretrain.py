@@ -32,7 +32,7 @@ def pretrain(
     show: Annotated[bool, typer.Option("--show", help="Print the preset or the resolved configuration; stop.")] = False,
 ) -> None:
     """Parse, train, print the held-out figures beside their yardsticks."""
-    from genecompass.training.config import PRESETS, load_config, read_preset
+    from genecompass.training.pretraining.config import PRESETS, load_config, read_preset
 
     if show and config in PRESETS and not set_ and seed is None:
         typer.echo(read_preset(config), nl=False)
@@ -43,8 +43,8 @@ def pretrain(
         return
 
     from genecompass.model_cards import CardCallback, write_card
-    from genecompass.training.evaluation import format_report
-    from genecompass.training.pretrain import pretrain as run
+    from genecompass.training.pretraining.evaluation import format_report
+    from genecompass.training.pretraining.pretrain import pretrain as run
 
     result = run(resolved, resume=resume, callbacks=[CardCallback(derived_from=resolved.corpus)])
     if not _is_first_process():

@@ -7,9 +7,10 @@ import anndata as ad
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from genecompass.eval.demo import DemoOptions, run_demo
-from genecompass.eval.demo_cells import blood_cells
-from genecompass.eval.demo_report import summary
+from genecompass.eval.demo.cells import blood_cells
+from genecompass.eval.demo.options import DemoOptions
+from genecompass.eval.demo.report import summary
+from genecompass.eval.demo.walk import run_demo
 from genecompass.tokenization.errors import InputError
 from transformers import AutoModelForMaskedLM
 

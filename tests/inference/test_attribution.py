@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from genecompass.inference.attribution import METHODS
+from genecompass.inference.annotation.attribution import METHODS
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
 from scipy import sparse

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from genecompass.inference.cell_fate import RECIPES, rank_cell_fate, select_cells, shared_tokens
+from genecompass.inference.perturbation.cell_fate import RECIPES, rank_cell_fate, select_cells, shared_tokens
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassModel
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable

@@ -11,7 +11,7 @@ import pytest
 from genecompass.inference import embed_file as embed_file_function
 from genecompass.inference import encode_cells, load_checkpoint
 from genecompass.inference.cells import CHUNK
-from genecompass.inference.encode import GeneMeans, iter_encoded
+from genecompass.inference.embedding.encode import GeneMeans, iter_encoded
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
 from genecompass.tokenization.tokenize import tokenize_cells
@@ -173,7 +173,7 @@ def test_a_file_keeps_every_entry(checkpoint, tmp_path):
 
 
 def test_a_killed_run_continues_to_the_same_bytes(checkpoint, tmp_path, monkeypatch):
-    module = import_module("genecompass.inference.embed_file")
+    module = import_module("genecompass.inference.embedding.streamed")
     monkeypatch.setattr(module, "CHUNK", 8)
     monkeypatch.setattr("genecompass.inference.cells.chunks.__kwdefaults__", {**_defaults(), "chunk": 8})
     monkeypatch.setattr(module, "_SAVE_EVERY", 1)
@@ -223,7 +223,7 @@ def _defaults():
 
 
 def test_parts_end_where_chunks_end():
-    parts = import_module("genecompass.inference.embed_file")._parts
+    parts = import_module("genecompass.inference.embedding.streamed")._parts
     cells = 5 * CHUNK + 7
     assert parts(cells, 1) == [[0, cells]]
     split = parts(cells, 3)

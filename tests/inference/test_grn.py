@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from genecompass.inference.factors import is_transcription_factor
-from genecompass.inference.grn import EXPRESSION_METHODS, MODEL_METHODS, expression_scores, infer_grn
 from genecompass.inference.networks.deepsem import DeepSEMOptions, StructuralVAE, deepsem_network
 from genecompass.inference.networks.edges import draw_regulator, edges_from_matrix, read_network, write_network
+from genecompass.inference.networks.grn import EXPRESSION_METHODS, MODEL_METHODS, expression_scores, infer_grn
 from genecompass.inference.networks.states import cosine_scores, standardise_targets
+from genecompass.inference.perturbation.factors import is_transcription_factor
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable

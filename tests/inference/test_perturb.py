@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from genecompass.inference.perturb_adata import perturb
 from genecompass.inference.perturbation.cells import columns_of_genes, take_cells
 from genecompass.inference.perturbation.edits import Edit
+from genecompass.inference.perturbation.perturb import perturb
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable

@@ -7,7 +7,7 @@ from genecompass.modeling_genecompass import (
     GeneCompassForTokenClassification,
     GeneCompassModel,
 )
-from genecompass.training.adapters import add_adapter, lora_config, trainable_share
+from genecompass.training.finetuning.adapters import add_adapter, lora_config, trainable_share
 from peft import PeftModel
 
 CLASSES = [

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 from genecompass.tokenization.errors import InputError
-from genecompass.training.config import PRESETS, PretrainConfig, load_config, read_preset
+from genecompass.training.pretraining.config import PRESETS, PretrainConfig, load_config, read_preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

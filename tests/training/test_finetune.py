@@ -8,15 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from genecompass.inference import load_checkpoint
-from genecompass.inference.annotate_adata import Reference
-from genecompass.inference.encode import Moments
+from genecompass.inference.annotation.in_memory import Reference
+from genecompass.inference.embedding.encode import Moments
 from genecompass.modeling_genecompass import GeneCompassForSequenceClassification, GeneCompassForTokenClassification
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
 from genecompass.tokenization.thinning import thin_counts
 from genecompass.tokenization.tokenize import tokenize_cells
-from genecompass.training.finetune import finetune_cells, finetune_genes, read_gene_labels
-from genecompass.training.finetune_data import (
+from genecompass.training.finetuning.data import (
     CellRows,
     GeneRows,
     balanced_weights,
@@ -25,9 +24,10 @@ from genecompass.training.finetune_data import (
     read_labels,
     split_validation,
 )
-from genecompass.training.finetune_fit import predict_rows
-from genecompass.training.finetune_frozen import train_head
-from genecompass.training.finetune_methods import METHODS, default_learning_rate, without_dropout
+from genecompass.training.finetuning.finetune import finetune_cells, finetune_genes, read_gene_labels
+from genecompass.training.finetuning.fit import predict_rows
+from genecompass.training.finetuning.head import train_head
+from genecompass.training.finetuning.methods import METHODS, default_learning_rate, without_dropout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForSequenceClassification
-from genecompass.training.adapters import add_adapter
-from genecompass.training.finetune_data import CellRows
-from genecompass.training.finetune_norm import PoolerNorm, normalised_pooler, pooler_outputs
-from genecompass.training.finetune_trainer import KeepBest
+from genecompass.training.finetuning.adapters import add_adapter
+from genecompass.training.finetuning.data import CellRows
+from genecompass.training.finetuning.norm import PoolerNorm, normalised_pooler, pooler_outputs
+from genecompass.training.finetuning.trainer import KeepBest
 from torch import nn
 
 
@@ -33,7 +33,7 @@ def classifier(adapter=False):
 
 
 def logits(model, rows):
-    from genecompass.training.finetune_fit import predict_rows
+    from genecompass.training.finetuning.fit import predict_rows
 
     model.eval()
     return predict_rows(model, rows)[0]

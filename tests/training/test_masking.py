@@ -6,8 +6,8 @@ import torch
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import MASK_TOKEN
-from genecompass.training.losses import count_targets, loss_sums
-from genecompass.training.masking import (
+from genecompass.training.pretraining.losses import count_targets, loss_sums
+from genecompass.training.pretraining.masking import (
     NO_TARGET,
     CellMasker,
     MaskedGeneCollator,

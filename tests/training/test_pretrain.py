@@ -14,11 +14,11 @@ from genecompass.modeling_genecompass.conversion import convert_checkpoint
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
 from genecompass.tokenization.manifest import check_manifest
-from genecompass.training import checkpoints
-from genecompass.training.checkpoints import CheckpointError, checkpoints_in
-from genecompass.training.pretrain import pretrain
-from genecompass.training.sources import MemoryCells
-from genecompass.training.trainer import DivergedError, PriorWarmup
+from genecompass.training.pretraining import checkpoints
+from genecompass.training.pretraining.checkpoints import CheckpointError, checkpoints_in
+from genecompass.training.pretraining.pretrain import pretrain
+from genecompass.training.pretraining.sources import MemoryCells
+from genecompass.training.pretraining.trainer import DivergedError, PriorWarmup
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -328,7 +328,7 @@ def test_what_is_missing_is_named(toy, tmp_path):
 
 
 def test_vocabulary_that_does_not_fit_the_corpus():
-    from genecompass.training.model_setup import limit_table
+    from genecompass.training.pretraining.model_setup import limit_table
 
     table = GeneTable.from_genes(pd.DataFrame({"gene_id": ["ENSG1"], "species": "human"}))
     with pytest.raises(InputError, match="vocabulary and corpus do not fit"):
@@ -336,7 +336,7 @@ def test_vocabulary_that_does_not_fit_the_corpus():
 
 
 def test_limiting_a_table_keeps_homologs_together(toy):
-    from genecompass.training.model_setup import limit_table
+    from genecompass.training.pretraining.model_setup import limit_table
 
     limited = limit_table(toy.make_table(), ["ENSG00001", "ENSMUSG00003", "ENSMUSG00004"])
     assert limited.frame["gene_id"].tolist()[2:] == ["ENSG00001", "ENSG00003", "ENSMUSG00003", "ENSMUSG00004"]
@@ -357,7 +357,7 @@ def test_continuing_from_a_checkpoint(toy, tmp_path):
 
 
 def test_a_model_that_starts_from_statistics_predicts_frequencies_and_tells_species_apart(toy):
-    from genecompass.training.model_setup import build_model, start_from_statistics
+    from genecompass.training.pretraining.model_setup import build_model, start_from_statistics
 
     table, cells = toy.make_table(), toy.make_cells(400)
     torch.manual_seed(0)

@@ -3,9 +3,9 @@ import functools
 import numpy as np
 import pytest
 from genecompass.tokenization.errors import InputError
-from genecompass.training.masking import CellMasker, MaskedGeneCollator, token_pools
-from genecompass.training.sources import MemoryCells
-from genecompass.training.stream import (
+from genecompass.training.pretraining.masking import CellMasker, MaskedGeneCollator, token_pools
+from genecompass.training.pretraining.sources import MemoryCells
+from genecompass.training.pretraining.stream import (
     CELL_IDS,
     POSITION,
     TokenBudgetStream,

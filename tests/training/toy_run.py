@@ -8,9 +8,9 @@ import signal
 import numpy as np
 import pandas as pd
 from genecompass.tokenization.gene_table import GeneTable
-from genecompass.training.config import load_config
-from genecompass.training.pretrain import pretrain
-from genecompass.training.trainer import PretrainingTrainer
+from genecompass.training.pretraining.config import load_config
+from genecompass.training.pretraining.pretrain import pretrain
+from genecompass.training.pretraining.trainer import PretrainingTrainer
 from transformers import TrainerCallback
 
 GENES = 60

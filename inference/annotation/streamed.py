@@ -1,0 +1,59 @@
+"""Label the cells of a file, into a copy that keeps every other entry."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ...tokenization.errors import InputError
+from ...tokenization.readers import open_cells
+from ..h5ad import add_to_h5ad
+from .in_memory import Reference, annotation_table
+
+
+def annotate_file(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    species: str,
+    *,
+    reference: Reference | None = None,
+    counts: str = "auto",
+    **options: Any,
+) -> Path:
+    """Label the cells of an ``.h5ad`` file; counts are streamed, only labels and scores are held.
+
+    Parameters
+    ----------
+    source, output
+        ``.h5ad`` files; may not be the same.
+    model, species, reference
+        As for `annotate`.
+    counts
+        Where the raw counts are.
+    **options
+        As for `annotate`.
+
+    Returns
+    -------
+    Path
+        `output`.
+
+    Raises
+    ------
+    InputError
+        As `annotate`.
+
+    Examples
+    --------
+    >>> annotate_file("query.h5ad", "labelled.h5ad", "runs/pbmc", "human", threshold=0.8)  # doctest: +SKIP
+    PosixPath('labelled.h5ad')
+    """
+    source, output = Path(source), Path(output)
+    if source.suffix != ".h5ad" or output.suffix != ".h5ad":
+        raise InputError(f"{source} -> {output}: reads and writes .h5ad; for other files read them and call annotate")
+    cells = open_cells(source, counts=counts)
+    if output.exists() and source.samefile(output):
+        raise InputError(f"{output}: would overwrite its own input; choose another output")
+    table, uns = annotation_table(cells, model, species, reference=reference, **options)
+    add_to_h5ad(source, output, obs=table, uns={"genecompass": uns})
+    return output

@@ -1,0 +1,1 @@
+"""Explore a checkpoint and a data set in the browser."""

@@ -1,0 +1,148 @@
+"""Embeddings of cells and genes into an AnnData in memory."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ...tokenization.gene_table import GeneTable
+from ...tokenization.matching import match_genes
+from ...tokenization.readers import open_cells
+from ..cells import Coverage, Reading, chunks, name_of, provenance
+from ..checkpoint import Model, gene_table_of, load_checkpoint
+from .encode import MAX_TOKENS, GeneMeans, encode_cells
+
+CELL_KEY = "X_genecompass"
+GENE_KEY = "genecompass"
+
+
+def embed(
+    adata: Any,
+    model: Model,
+    species: str,
+    *,
+    processor: Any = None,
+    pooling: str = "mean",
+    layer: int = -1,
+    genes: bool = True,
+    key: str = CELL_KEY,
+    gene_species: str | None = None,
+    counts: str = "auto",
+    max_length: int | None = None,
+    max_tokens: int = MAX_TOKENS,
+    bf16: bool = False,
+    device: str | None = None,
+    progress: bool = False,
+) -> Any:
+    """Embed cells and genes, in place.
+
+    Parameters
+    ----------
+    adata
+        AnnData with raw counts.
+    model
+        Checkpoint or adapter (folder or ``owner/name[@revision]``), or a loaded model with its `processor`.
+    species
+        Species of the cells, or an ``obs`` column that says it.
+    processor
+        Needed with a loaded model only.
+    pooling
+        ``"mean"`` over a cell's genes, ``"species"`` for the species token, ``"both"`` side by side.
+    layer
+        Layer to read: 0 is the input of the first, -1 the last.
+    genes
+        Also write gene embeddings.
+    key
+        Name in ``obsm``.
+    gene_species, counts
+        See `Reading`.
+    max_length
+        Genes a cell; None for the model's longest.
+    max_tokens, bf16, device, progress
+        Slots a batch; mixed precision; where to compute; a progress bar.
+
+    Returns
+    -------
+    AnnData
+        `adata` itself, with ``obsm[key]`` (cells x H, float32), ``varm["genecompass"]`` (genes x H; the mean over
+        all cells that express the gene, NaN where none does or the gene is not known) and ``uns["genecompass"]``.
+
+    Raises
+    ------
+    InputError
+        Not raw counts, genes of another species, no known gene, no such layer or pooling.
+
+    Examples
+    --------
+    >>> import genecompass as gc
+    >>> adata = gc.embed(adata, model="runs/tiny", species="mouse")  # doctest: +SKIP
+    >>> adata.obsm["X_genecompass"].shape  # doctest: +SKIP
+    (2700, 64)
+    """
+    network, processor = load_checkpoint(model, processor=processor, device=device, fold=isinstance(model, str))
+    table = gene_table_of(processor)
+    source = open_cells(adata, counts=counts)
+    reading = Reading(species, gene_species, counts, max_length or network.config.max_position_embeddings)
+    means = GeneMeans(table.vocab_size, network.config.hidden_size) if genes else None
+    coverage = Coverage()
+    parts = [
+        encode_cells(
+            network,
+            tokenized,
+            pooling=pooling,
+            layer=layer,
+            max_tokens=max_tokens,
+            bf16=bf16,
+            gene_means=means,
+            progress=f"cells from {first:,}" if progress else None,
+        )
+        for first, tokenized in chunks(source, table, reading, coverage=coverage)
+    ]
+    adata.obsm[key] = np.concatenate(parts)
+    if means is not None:
+        adata.varm[GENE_KEY] = gene_rows(source.var, adata.var_names, table, reading, means, source.obs)
+    adata.uns["genecompass"] = {
+        **adata.uns.get("genecompass", {}),
+        **provenance(network, name_of(model)),
+        "coverage": coverage.to_dict(),
+        "embedding": {"key": key, "pooling": pooling, "layer": layer, "max_length": reading.max_length},
+    }
+    return adata
+
+
+def gene_rows(
+    var: pd.DataFrame,
+    names: pd.Index,
+    table: GeneTable,
+    reading: Reading,
+    means: GeneMeans,
+    obs: pd.DataFrame,
+) -> npt.NDArray[np.float32]:
+    """Gene embeddings in the order of `names`; NaN rows for genes without one.
+
+    Parameters
+    ----------
+    var
+        Genes of the count matrix that was read (``raw`` may hold more than ``var``).
+    names
+        ``var_names`` of the AnnData.
+    table, reading, means
+        Vocabulary, how cells were read, and the means by token.
+    obs
+        Cells, for a species column. Genes are named in one species; the most frequent one counts.
+    """
+    species = reading.species
+    if species not in table.species:
+        species = str(obs[species].astype(str).mode().iloc[0])
+    match = match_genes(var, table, species=species, gene_species=reading.gene_species)
+    by_token = np.vstack([means.means(), np.full((1, means.sums.shape[1]), np.nan, dtype=np.float32)])
+    rows = by_token[match.cell_token]  # token -1 takes the last row: NaN
+    if len(var) == len(names) and (var.index == names).all():
+        return rows
+    first = pd.Series(np.arange(len(var)), index=var.index)
+    place = first[~first.index.duplicated()].reindex(names)
+    found = place.notna().to_numpy()
+    wanted = np.full((len(names), rows.shape[1]), np.nan, dtype=np.float32)
+    wanted[found] = rows[place[found].astype(int).to_numpy()]
+    return wanted

@@ -1,0 +1,263 @@
+"""Embed a file that is larger than memory: stream in, stream out, continue where a killed run stopped."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...tokenization.errors import InputError
+from ...tokenization.files import atomic_path, write_json
+from ...tokenization.readers import open_cells
+from ..cells import CHUNK, Coverage, Reading, chunks, provenance
+from ..checkpoint import gene_table_of, load_checkpoint
+from ..h5ad import add_to_h5ad
+from .encode import MAX_TOKENS, GeneMeans, encode_cells
+from .in_memory import CELL_KEY, GENE_KEY, gene_rows
+
+_SAVE_EVERY = 8  # chunks between two saved states: gene sums of a large model are hundreds of megabytes
+
+
+@dataclass(frozen=True)
+class EmbedPlan:
+    """Everything that the numbers depend on; a resumed run must have the same."""
+
+    source: str
+    source_bytes: int
+    source_modified: float
+    cells: int
+    model: str
+    reading: dict[str, Any]
+    pooling: str
+    layer: int
+    genes: bool
+    bf16: bool
+    max_tokens: int
+    parts: list[list[int]]
+
+
+def embed_file(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    species: str,
+    *,
+    pooling: str = "mean",
+    layer: int = -1,
+    genes: bool = True,
+    key: str = CELL_KEY,
+    gene_species: str | None = None,
+    counts: str = "auto",
+    max_length: int | None = None,
+    max_tokens: int = MAX_TOKENS,
+    bf16: bool = False,
+    devices: list[str] | None = None,
+    processes: int = 1,
+    restart: bool = False,
+    progress: bool = False,
+) -> Path:
+    """Embed an ``.h5ad`` file into a copy that keeps every other entry.
+
+    Finished cells are kept in ``<output>.partial`` while the run lasts; called again after a crash, it continues
+    there and ends with the same bytes of numbers as an undisturbed run. Memory does not grow with the file.
+
+    Parameters
+    ----------
+    source, output
+        ``.h5ad`` files; may not be the same.
+    model, species, pooling, layer, genes, key, gene_species, counts, max_length, max_tokens, bf16
+        As for `embed`.
+    devices
+        ``["cuda:0", "cuda:1"]``: processes take them in turn.
+    processes
+        Processes that share the cells.
+    restart
+        Throw away what an earlier run left.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Path
+        `output`.
+
+    Raises
+    ------
+    InputError
+        As `embed`; or what an earlier run left belongs to another file, model or setting.
+
+    Examples
+    --------
+    >>> embed_file("atlas.h5ad", "atlas_embedded.h5ad", "runs/tiny", "human")  # doctest: +SKIP
+    PosixPath('atlas_embedded.h5ad')
+    """
+    source, output = Path(source), Path(output)
+    if source.suffix != ".h5ad" or output.suffix != ".h5ad":
+        raise InputError(
+            f"{source} -> {output}: streaming reads and writes .h5ad; for others read the file, call embed"
+        )
+    if output.exists() and source.samefile(output):
+        raise InputError(f"{output}: would overwrite its own input; choose another output")
+    cells = open_cells(source, counts=counts)
+    network, processor = load_checkpoint(model, device="cpu")
+    reading = Reading(species, gene_species, counts, max_length or network.config.max_position_embeddings)
+    plan = EmbedPlan(
+        source=str(source.resolve()),
+        source_bytes=source.stat().st_size,
+        source_modified=source.stat().st_mtime,
+        cells=cells.n_cells,
+        model=str(model),
+        reading=asdict(reading),
+        pooling=pooling,
+        layer=layer,
+        genes=genes,
+        bf16=bf16,
+        max_tokens=max_tokens,
+        parts=_parts(cells.n_cells, processes),
+    )
+    work = output.with_name(output.name + ".partial")
+    _open_work(work, plan, restart)
+    _run_parts(plan, work, devices, progress)
+
+    table = gene_table_of(processor)
+    means, coverage = _gather(plan, work, table.vocab_size, network.config.hidden_size)
+    varm = {}
+    if means is not None:
+        names = cells.var.index if cells.counts_from != "raw" else _var_names(source)
+        varm[GENE_KEY] = gene_rows(cells.var, names, table, reading, means, cells.obs)
+    uns = {
+        **provenance(network, str(model)),
+        "coverage": coverage.to_dict(),
+        "embedding": {"key": key, "pooling": pooling, "layer": layer, "max_length": reading.max_length},
+    }
+    blocks = [np.load(_part_folder(work, i) / "cells.npy", mmap_mode="r") for i in range(len(plan.parts))]
+    add_to_h5ad(source, output, obsm={key: blocks}, varm=varm, uns={"genecompass": uns})
+    shutil.rmtree(work)
+    return output
+
+
+def _parts(cells: int, processes: int) -> list[list[int]]:
+    """Rows of each process; borders are borders of chunks, so the numbers do not depend on how many there are."""
+    if processes < 1:
+        raise InputError(f"processes is {processes}; it must be at least 1")
+    number = -(-cells // CHUNK)
+    borders = [round(i * number / processes) * CHUNK for i in range(processes + 1)]
+    pairs = itertools.pairwise(borders)
+    return [[start, min(stop, cells)] for start, stop in pairs if start < min(stop, cells)]
+
+
+def _open_work(work: Path, plan: EmbedPlan, restart: bool) -> None:
+    if restart and work.exists():
+        shutil.rmtree(work)
+    if work.exists():
+        found = json.loads((work / "plan.json").read_text(encoding="utf-8")) if (work / "plan.json").exists() else {}
+        changed = [name for name, value in asdict(plan).items() if found.get(name) != value]
+        if found and changed:
+            raise InputError(
+                f"{work}: was begun with another {changed[0]}; "
+                "finish it with the same settings, or start over (--restart)"
+            )
+    write_json(work / "plan.json", asdict(plan))
+
+
+def _run_parts(plan: EmbedPlan, work: Path, devices: list[str] | None, progress: bool) -> None:
+    device = [(devices or [None])[i % len(devices or [None])] for i in range(len(plan.parts))]  # type: ignore[list-item]
+    if len(plan.parts) == 1:
+        _embed_part(plan, work, 0, device[0], progress)
+        return
+    context = multiprocessing.get_context("spawn")
+    # each process would otherwise start as many threads as there are cores
+    threads = max(1, torch.get_num_threads() // len(plan.parts))
+    with ProcessPoolExecutor(
+        len(plan.parts), mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        jobs = [pool.submit(_embed_part, plan, work, i, device[i], progress and i == 0) for i in range(len(plan.parts))]
+        for job in jobs:
+            job.result()
+
+
+def _embed_part(plan: EmbedPlan, work: Path, part: int, device: str | None, progress: bool) -> None:
+    """Embed the rows of one part, continuing after the last saved chunk."""
+    from tqdm.auto import tqdm
+
+    network, processor = load_checkpoint(plan.model, device=device, fold=True)
+    table = gene_table_of(processor)
+    width = network.config.hidden_size * (2 if plan.pooling == "both" else 1)
+    start, stop = plan.parts[part]
+    folder = _part_folder(work, part)
+    folder.mkdir(parents=True, exist_ok=True)
+    means = GeneMeans(table.vocab_size, network.config.hidden_size)
+    coverage = Coverage()
+    done = _load_state(folder, means, coverage) if (folder / "state.npz").exists() else start
+    if done >= stop:
+        return
+    embedding = _open_rows(folder / "cells.npy", (stop - start, width), fresh=done == start)
+    source = open_cells(plan.source, counts=plan.reading["counts"])
+    reading = Reading(**plan.reading)
+    with tqdm(total=stop - start, initial=done - start, unit="cell", disable=not progress) as bar:
+        for number, (first, tokenized) in enumerate(
+            chunks(source, table, reading, start=done, stop=stop, coverage=coverage), start=1
+        ):
+            rows = encode_cells(
+                network,
+                tokenized,
+                pooling=plan.pooling,
+                layer=plan.layer,
+                max_tokens=plan.max_tokens,
+                bf16=plan.bf16,
+                gene_means=means if plan.genes else None,
+            )
+            end = first + len(rows)
+            embedding[first - start : end - start] = rows
+            bar.update(len(rows))
+            if number % _SAVE_EVERY == 0 or end == stop:
+                embedding.flush()
+                _save_state(folder, end, means, coverage)
+
+
+def _part_folder(work: Path, part: int) -> Path:
+    return work / f"part-{part:03d}"
+
+
+def _open_rows(path: Path, shape: tuple[int, int], *, fresh: bool) -> np.memmap:
+    if fresh or not path.exists():
+        return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    return np.lib.format.open_memmap(path, mode="r+")
+
+
+def _save_state(folder: Path, done: int, means: GeneMeans, coverage: Coverage) -> None:
+    with atomic_path(folder / "state.npz") as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, done=done, sums=means.sums, cells=means.cells, coverage=json.dumps(asdict(coverage)))
+
+
+def _load_state(folder: Path, means: GeneMeans, coverage: Coverage) -> int:
+    """Fill `means` and `coverage` with what was saved; give the row to continue at."""
+    with np.load(folder / "state.npz") as state:
+        means.sums[:], means.cells[:] = state["sums"], state["cells"]
+        coverage.merge(Coverage(**json.loads(str(state["coverage"]))))
+        return int(state["done"])
+
+
+def _gather(plan: EmbedPlan, work: Path, vocab_size: int, hidden_size: int) -> tuple[GeneMeans | None, Coverage]:
+    total, coverage = GeneMeans(vocab_size, hidden_size), Coverage()
+    for part in range(len(plan.parts)):
+        means = GeneMeans(vocab_size, hidden_size)
+        _load_state(_part_folder(work, part), means, coverage)
+        total.sums += means.sums
+        total.cells += means.cells
+    return (total if plan.genes else None), coverage
+
+
+def _var_names(path: Path) -> Any:
+    import h5py
+    from anndata.io import read_elem
+
+    with h5py.File(path, "r") as file:
+        return read_elem(file["var"]).index

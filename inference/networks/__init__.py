@@ -1,0 +1,1 @@
+"""Gene regulatory networks: scores of pairs, edges, and where they are stored."""

@@ -1,0 +1,353 @@
+"""Gene regulatory networks of a set of cells: from the model, from expression, or from both."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from ...tokenization.errors import InputError
+from ...tokenization.gene_table import GeneTable
+from ..checkpoint import Model, gene_table_of, load_checkpoint
+from ..perturbation.cells import PerturbedCells, columns_of_genes, take_cells
+from ..perturbation.forward import CopyReader
+from ..perturbation.perturb import factor_columns
+from ..perturbation.screen import run_key
+from .deepsem import DeepSEMOptions, deepsem_network
+from .edges import edges_from_matrix, store_network
+from .expression import (
+    TreeKind,
+    correlation_scores,
+    partial_correlation_scores,
+    random_scores,
+    tree_scores,
+)
+from .states import attention_scores, cosine_scores, deletion_scores, gene_embeddings
+
+ModelMethod = Literal["embedding", "deletion", "attention", "deepsem_started", "deepsem_masked"]
+ExpressionMethod = Literal[
+    "deepsem", "pearson", "spearman", "partial_correlation", "genie3", "extra_trees", "grnboost2", "random"
+]
+Method = ModelMethod | ExpressionMethod
+MODEL_METHODS: tuple[str, ...] = get_args(ModelMethod)
+EXPRESSION_METHODS: tuple[str, ...] = get_args(ExpressionMethod)
+TREES: dict[str, TreeKind] = {
+    "genie3": "random_forest",
+    "extra_trees": "extra_trees",
+    "grnboost2": "gradient_boosting",
+}
+# share of a network that an embedding mask lets through to DeepSEM
+MASK_SHARE = 0.5
+
+
+def infer_grn(
+    adata: Any,
+    model: Model | None = None,
+    regulators: str | os.PathLike[str] | Sequence[str] | None = None,
+    method: Method = "embedding",
+    *,
+    species: str,
+    gene_species: str | None = None,
+    targets: Sequence[str] | None = None,
+    n_variable: int = 500,
+    min_share: float = 0.1,
+    cells: npt.ArrayLike | None = None,
+    max_cells: int | None = None,
+    threshold: float | None = None,
+    top_k: int | None = None,
+    centre: bool = False,
+    layers: Sequence[int] | None = None,
+    n_trees: int = 500,
+    deepsem: DeepSEMOptions | None = None,
+    gene_table: GeneTable | None = None,
+    max_tokens: int = 16384,
+    bf16: bool = False,
+    counts: str = "auto",
+    processor: Any = None,
+    device: str | torch.device | None = None,
+    store: str | os.PathLike[str] | None = None,
+    key_added: str | None = "genecompass_grn",
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Infer which regulators act on which targets in some cells, best those of one type.
+
+    Parameters
+    ----------
+    adata
+        AnnData or path to one, with raw counts.
+    model
+        Checkpoint, or a model with its `processor`. Methods on expression alone need none, but then `gene_table`.
+    regulators
+        List or file of names; those that too few cells express are left out. Default: the transcription factors that
+        `factors` knows by name.
+    method
+        From the model: ``"embedding"`` (cosine of contextual gene embeddings averaged by gene), ``"deletion"``
+        (effect of deleting the regulator), ``"attention"``. From expression: ``"deepsem"``, ``"pearson"``,
+        ``"spearman"``, ``"partial_correlation"``, ``"genie3"``, ``"extra_trees"``, ``"grnboost2"`` (alike in method,
+        through scikit-learn), ``"random"``. From both: ``"deepsem_started"`` (W starts from the embedding network)
+        and ``"deepsem_masked"`` (only the stronger half of it may be edges).
+    species, gene_species
+        Species of the cells, and of the gene names where the counts were mapped to another species.
+    targets
+        Names; default the regulators and the `n_variable` most variable genes.
+    min_share
+        Regulators, and genes chosen as variable, are expressed in at least this share of cells.
+    cells, max_cells
+        Boolean mask or rows of the cells to use, and how many of them to draw.
+    threshold, top_k
+        Keep edges of at least this weight; keep this many targets per regulator. Default: all edges, ranked.
+    centre
+        For ``"embedding"``: take the mean embedding off before the cosine.
+    layers
+        For ``"attention"``: which layers; default all.
+    n_trees, deepsem
+        Options of tree ensembles and DeepSEM.
+    gene_table
+        Vocabulary to match genes with, where there is no model.
+    max_tokens, bf16, counts, processor, device
+        As for `perturb`.
+    store
+        For ``"deletion"``: file (``.npz``) from which a run that was cut off goes on.
+    key_added
+        Where in ``adata.uns`` the network goes if `adata` is an AnnData; None for nowhere.
+    seed
+        Of the draw of cells, trees, DeepSEM and random weights.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``regulator``, ``target``, ``weight`` (>= 0, comparable within one method only), ``sign`` (1 activation,
+        -1 repression, 0 unknown), ``evidence`` (the method); heaviest first.
+
+    Raises
+    ------
+    InputError
+        For an unknown method, no regulator that cells express, unknown targets, or too few cells.
+
+    Examples
+    --------
+    >>> network = infer_grn(adata, "runs/tiny", ["PDX1", "PAX6"], species="human", top_k=50)  # doctest: +SKIP
+    """
+    _check_method(method, model, gene_table, threshold, top_k)
+    reader = None
+    if model is not None:
+        head = _head_for(method, model)
+        network, processor = load_checkpoint(
+            model,
+            head,
+            processor=processor,
+            device=device,
+            fold=True,
+            attn_implementation="eager" if method == "attention" else None,
+        )
+        if method == "attention":
+            network.set_attn_implementation("eager")
+        reader = CopyReader(network, max_tokens=max_tokens, dtype=torch.bfloat16 if bf16 else torch.float32)
+        gene_table = gene_table_of(processor)
+    assert gene_table is not None
+    taken = take_cells(
+        adata,
+        gene_table,
+        species=species,
+        gene_species=gene_species,
+        counts=counts,
+        cells=cells,
+        max_cells=max_cells,
+        max_length=reader.base.config.max_position_embeddings if reader else 2048,
+        seed=seed,
+    )
+    rows, columns = network_genes(
+        taken, regulators=regulators, targets=targets, n_variable=n_variable, min_share=min_share
+    )
+    scores, signed = _scores(
+        method, reader, taken, rows, columns, centre=centre, layers=layers, n_trees=n_trees, deepsem=deepsem,
+        store=store, seed=seed, progress=progress,
+    )  # fmt: skip
+    names = [str(taken.names[c]) for c in rows], [str(taken.names[c]) for c in columns]
+    edges = edges_from_matrix(
+        scores, *names, evidence=method, signed=signed is not None, threshold=threshold, top_k=top_k
+    )
+    if signed is not None:
+        edges["sign"] = _signs(edges, signed, *names)
+    if key_added is not None and hasattr(adata, "uns"):
+        store_network(
+            adata,
+            edges,
+            key=key_added,
+            parameters={"method": method, "species": species, "n_cells": len(taken), "seed": seed,
+                        "model": model if isinstance(model, (str, os.PathLike)) else type(model).__name__},
+        )  # fmt: skip
+    return edges
+
+
+def _check_method(
+    method: str, model: Any, gene_table: GeneTable | None, threshold: float | None, top_k: int | None
+) -> None:
+    if method not in (*MODEL_METHODS, *EXPRESSION_METHODS):
+        raise InputError(f"unknown method {method!r}; use one of {', '.join((*MODEL_METHODS, *EXPRESSION_METHODS))}")
+    if model is None and method in MODEL_METHODS:
+        raise InputError(f"method {method!r} needs a model; {', '.join(EXPRESSION_METHODS)} do without")
+    if model is None and gene_table is None:
+        raise InputError("without a model a gene_table is needed, to know the genes of the matrix")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k must be 1 or more, not {top_k}")
+    if threshold is not None and threshold < 0:
+        raise InputError(f"threshold must be 0 or more, not {threshold}")
+
+
+def _head_for(method: str, model: Model) -> str | None:
+    """Deletions read the masked-gene head for their sign, where the checkpoint has one."""
+    if method != "deletion":
+        return None
+    if isinstance(model, (str, os.PathLike)):
+        config = Path(model) / "config.json"
+        return "masked" if config.exists() and "ForMaskedGeneModeling" in config.read_text(encoding="utf-8") else None
+    return "masked" if hasattr(model, "value_decoder") else None
+
+
+def network_genes(
+    cells: PerturbedCells,
+    *,
+    regulators: str | os.PathLike[str] | Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
+    n_variable: int = 500,
+    min_share: float = 0.1,
+) -> tuple[list[int], list[int]]:
+    """Columns of regulators and targets, chosen much as BEELINE does.
+
+    Regulators are those given that enough cells express. Targets, unless given, are they and the genes whose
+    log-normalised expression varies most among those that enough cells express.
+    """
+    enough = max(1, int(np.ceil(min_share * len(cells))))
+    rows = factor_columns(cells, regulators, min_cells=enough).tolist()
+    if targets is not None:
+        return rows, list(dict.fromkeys(columns_of_genes(list(targets), cells)))
+    candidates = cells.expressed(enough)
+    variance = log_expression(cells, candidates).var(axis=0)
+    variable = candidates[np.argsort(-variance, kind="stable")[:n_variable]]
+    return rows, list(dict.fromkeys([*rows, *variable.tolist()]))
+
+
+def log_expression(cells: PerturbedCells, columns: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """log(1 + counts scaled to 10,000 a cell) of some genes, (cells, genes)."""
+    total = np.asarray(cells.counts.sum(axis=1)).reshape(-1, 1)
+    return np.log1p(cells.counts[:, np.asarray(columns, dtype=np.int64)].toarray() * (1e4 / total))
+
+
+def _scores(
+    method: str,
+    reader: CopyReader | None,
+    cells: PerturbedCells,
+    rows: list[int],
+    columns: list[int],
+    *,
+    centre: bool,
+    layers: Sequence[int] | None,
+    n_trees: int,
+    deepsem: DeepSEMOptions | None,
+    store: Any,
+    seed: int,
+    progress: bool,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+    """Scores, (regulators, targets), and where known a matrix of the same shape whose sign is the edge's."""
+    if method == "attention":
+        assert reader is not None
+        return attention_scores(reader, cells, rows, columns, layers=layers, progress=progress), None
+    if method == "deletion":
+        assert reader is not None
+        key = run_key(rows=cells.rows.tolist(), regulators=rows, targets=columns, method=method)
+        scores, change = deletion_scores(reader, cells, rows, columns, store=store, key=key, progress=progress)
+        # deleting an activator lowers what is predicted for its target
+        return scores, None if change is None else -change
+    genes = list(dict.fromkeys([*rows, *columns]))
+    place = {column: index for index, column in enumerate(genes)}
+    regulator, target = [place[c] for c in rows], [place[c] for c in columns]
+    cosines = None
+    if method in MODEL_METHODS:
+        assert reader is not None
+        embeddings, _ = gene_embeddings(reader, cells, genes)
+        if method == "embedding":
+            return cosine_scores(embeddings, regulator, target, centre=centre), None
+        cosines = cosine_scores(embeddings, range(len(genes)), range(len(genes)), centre=True)
+    return expression_scores(
+        log_expression(cells, genes), regulator, target, method, cosines=cosines, n_trees=n_trees, deepsem=deepsem,
+        seed=seed,
+    )  # fmt: skip
+
+
+def expression_scores(
+    expression: npt.ArrayLike,
+    regulators: Sequence[int],
+    targets: Sequence[int],
+    method: str,
+    *,
+    cosines: npt.ArrayLike | None = None,
+    n_trees: int = 500,
+    deepsem: DeepSEMOptions | None = None,
+    seed: int = 0,
+    n_jobs: int = 1,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
+    """Scores from an expression matrix by any method that needs no model.
+
+    Parameters
+    ----------
+    expression
+        (cells, genes), log-normalised.
+    regulators, targets
+        Columns.
+    method
+        One of `EXPRESSION_METHODS`, or ``"deepsem_started"`` / ``"deepsem_masked"`` with `cosines`.
+    cosines
+        (genes, genes), an embedding network.
+
+    Returns
+    -------
+    scores, signed
+        (regulators, targets) each; `signed` is None for methods that know no sign.
+    """
+    X = np.asarray(expression, dtype=np.float64)
+    if method in ("pearson", "spearman"):
+        scores = correlation_scores(X, regulators, targets, kind="pearson" if method == "pearson" else "spearman")
+        return scores, scores
+    if method == "partial_correlation":
+        scores = partial_correlation_scores(X, regulators, targets)
+        return scores, scores
+    if method in TREES:
+        scores = tree_scores(X, regulators, targets, kind=TREES[method], n_trees=n_trees, seed=seed, n_jobs=n_jobs)
+        return scores, None
+    if method == "random":
+        return random_scores(len(regulators), len(targets), seed=seed), None
+    if method not in ("deepsem", "deepsem_started", "deepsem_masked"):
+        raise InputError(f"unknown method {method!r}; use one of {', '.join(EXPRESSION_METHODS)}")
+    options = deepsem or DeepSEMOptions(seed=seed)
+    mask = np.zeros((X.shape[1], X.shape[1]), dtype=bool)
+    mask[list(regulators)] = True
+    initial = None
+    if method != "deepsem":
+        if cosines is None:
+            raise InputError(f"method {method!r} needs the embedding network as cosines")
+        network = np.nan_to_num(np.asarray(cosines, dtype=np.float64))
+        if method == "deepsem_started":
+            initial = network
+        else:
+            off_diagonal = mask & ~np.eye(len(mask), dtype=bool)
+            mask &= network >= np.quantile(network[off_diagonal], 1 - MASK_SHARE)
+    weights = deepsem_network(X, options, initial=initial, mask=mask).weights
+    scores = weights[np.ix_(list(regulators), list(targets))]
+    return scores, scores
+
+
+def _signs(
+    edges: pd.DataFrame, signed: npt.NDArray[np.float64], regulators: list[str], targets: list[str]
+) -> npt.NDArray[np.int8]:
+    row = pd.Index(regulators).get_indexer(pd.Index(edges["regulator"]))
+    column = pd.Index(targets).get_indexer(pd.Index(edges["target"]))
+    return np.sign(np.nan_to_num(signed[row, column])).astype(np.int8)
+
+
+__all__ = ["infer_grn"]

@@ -1,0 +1,1 @@
+"""Pre-training: masking, the token-budget stream, the trainer, from one YAML file."""

@@ -1,0 +1,276 @@
+"""Pre-training from a corpus and one configuration: the story from cells to a finished checkpoint."""
+
+import dataclasses
+import functools
+import importlib.util
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from ...tokenization.errors import InputError
+from ...tokenization.gene_table import GeneTable
+from .arguments import fit_warmup, steps_for_epochs, training_arguments
+from .config import PretrainConfig
+from .evaluation import HeldOutCells, flat_figures
+from .export import base_record, export
+from .masking import CellMasker, MaskedGeneCollator, token_pools
+from .model_setup import build_model, start_from_statistics
+from .progress import ProgressBar
+from .run_folder import claim_folder, mark_begun
+from .sources import Corpus, check_corpus, corpus_opener, count_cells, fingerprint
+from .stream import Cells, Row, TokenBudgetStream, collect_cells, is_held_out, is_trained_on
+from .trainer import PretrainingTrainer, PriorWarmup
+from .vocabulary import gene_table_for
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What pre-training made.
+
+    Parameters
+    ----------
+    folder
+        The finished checkpoint: model, processor, gene table, ``pretraining.yaml``, ``pretraining.json``.
+    history
+        Figures in the order in which they were logged, each with its ``step``.
+    evaluation
+        Held-out scores of the model beside the yardsticks of its task; see `HeldOutCells.report`.
+    steps
+        Optimiser steps in all.
+    seconds
+        Wall time of this call, set-up and evaluations included.
+    stopped_early
+        Whether `optimisation.max_minutes` ended it.
+    """
+
+    folder: Path
+    history: list[dict[str, float]]
+    evaluation: dict[str, Any]
+    steps: int
+    seconds: float
+    stopped_early: bool
+
+
+def pretrain(
+    config: PretrainConfig,
+    *,
+    corpus: Corpus | None = None,
+    table: GeneTable | None = None,
+    resume: bool = False,
+    callbacks: Iterable[TrainerCallback] = (),
+) -> PretrainResult:
+    """Pre-train a masked-gene model; the same call on a laptop, a GPU or under ``torchrun``.
+
+    Parameters
+    ----------
+    config
+        See `load_config` and the preset files.
+    corpus
+        Folder or Hub dataset of raw counts, or tokenised rows in memory (``input_ids``, ``values``, ``species``,
+        ``cell_id``); None: `config.corpus`.
+    table
+        Gene table; None: `config.gene_table` or the corpus' own.
+    resume
+        Continue the run in `config.output` from its last checkpoint; weights end up as without the interruption.
+    callbacks
+        Further ``transformers.TrainerCallback`` objects.
+
+    Returns
+    -------
+    PretrainResult
+
+    Raises
+    ------
+    InputError
+        A configuration, corpus, vocabulary or folder that cannot work, each with one line that says what to do.
+    DivergedError
+        The loss is no longer a number.
+    CheckpointError
+        A checkpoint could not be written; earlier ones stay loadable.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile
+    >>> from genecompass.training.pretraining.config import load_config
+    >>> table = GeneTable.from_genes(pd.DataFrame({"gene_id": [f"ENSG{i}" for i in range(30)], "species": "human"}))
+    >>> draw = np.random.default_rng(0)
+    >>> rows = [{"input_ids": draw.permutation(30)[:12] + 2, "values": np.sort(draw.random(12))[::-1] + 0.1,
+    ...          "species": 0, "cell_id": f"cell {i}"} for i in range(64)]
+    >>> config = load_config("tiny", [f"output={tempfile.mkdtemp()}", "optimisation.max_steps=2", "data.held_out=0.2",
+    ...                               "logging.progress_bar=false", "logging.to=[]", "optimisation.device=cpu"])
+    >>> result = pretrain(config, corpus=rows, table=table)
+    >>> result.steps
+    2
+    """
+    started = time.perf_counter()
+    config.check()
+    corpus = check_corpus(corpus if corpus is not None else config.corpus)
+    if not config.output:
+        raise InputError("no output folder: set `output`")
+    folder = Path(config.output)
+    identity = fingerprint(corpus)
+    checkpoint = claim_folder(folder, config, identity, resume)
+    arguments = training_arguments(config, folder)
+
+    table = gene_table_for(config, corpus, table)
+    set_seed(config.seed)
+    model = build_model(config, table)
+    masker = make_masker(config, table, model.config.max_position_embeddings)
+    opener = corpus_opener(corpus, table, config)
+    held_out, counted = _figures_cells(config, table, opener)
+    if config.model.start_from_statistics and config.model.from_checkpoint is None:
+        start_from_statistics(model, counted)
+    evaluator = HeldOutCells(
+        held_out,
+        counted,
+        masker,
+        vocab_size=table.vocab_size,
+        species=table.species,
+        max_tokens=config.data.tokens_per_batch,
+    )
+    stream = make_stream(config, masker, opener, arguments)
+    if arguments.max_steps <= 0:
+        lengths = np.array([len(row["input_ids"]) for row in counted])
+        arguments.max_steps = steps_for_epochs(config, lengths, count_cells(corpus, opener), arguments.world_size)
+    fit_warmup(arguments)
+
+    trainer = PretrainingTrainer(
+        model,
+        arguments,
+        train_dataset=stream,
+        processing_class=_processor(table, config),
+        stream=stream,
+        workers=config.data.workers,
+        keep_last=config.checkpoints.keep_last,
+        max_minutes=config.optimisation.max_minutes,
+        peak_tflops=config.logging.peak_tflops,
+        evaluate_with=lambda current: flat_figures(evaluator.report(current)),
+        callbacks=list(callbacks),
+    )
+    _add_callbacks(trainer, config, model)
+    if checkpoint is not None:
+        trainer.restore_stream(checkpoint)
+    elif trainer.is_world_process_zero():
+        # only now is the folder in use: a run whose set-up fails leaves nothing behind
+        mark_begun(folder, config, identity)
+    # dropout starts from here whatever the set-up above has drawn
+    set_seed(config.seed)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+
+    evaluation = evaluator.report(trainer.accelerator.unwrap_model(trainer.model))
+    result = PretrainResult(
+        folder=folder,
+        history=list(trainer.state.log_history),
+        evaluation=evaluation,
+        steps=trainer.state.global_step,
+        seconds=time.perf_counter() - started,
+        stopped_early=trainer.time_is_up and trainer.state.global_step < arguments.max_steps,
+    )
+    record = base_record(config, identity, table.vocab_size) | {
+        "steps": result.steps,
+        "planned_steps": arguments.max_steps,
+        "seconds": round(result.seconds, 1),
+        "parameters": model.num_parameters(only_trainable=True),
+        "evaluation": evaluation,
+        "history": result.history,
+    }
+    export(trainer, folder, config, record, config.corpus)
+    return result
+
+
+def make_masker(config: PretrainConfig, table: GeneTable, positions: int) -> CellMasker:
+    """What hides genes in this run; `positions` is the model's ``max_position_embeddings``."""
+    return CellMasker(
+        token_pools(table), unknown_rank_position=positions, seed=config.seed, **dataclasses.asdict(config.masking)
+    )
+
+
+def _figures_cells(
+    config: PretrainConfig, table: GeneTable, opener: Callable[..., Cells]
+) -> tuple[list[Row], list[Row]]:
+    """Held-out cells, and training cells that the yardsticks are counted on; the same for every seed of a run."""
+    data, wanted = config.data, config.evaluation
+    many = dict.fromkeys(range(len(table.species)), wanted.yardstick_cells_per_species)
+    few = dict.fromkeys(range(len(table.species)), wanted.cells_per_species)
+    # read in one pass: whichever group is full first stops growing
+    held_out, counted = collect_cells(
+        opener(shuffle=True, seed=0),
+        [few, many],
+        [
+            functools.partial(is_held_out, held_out=data.held_out),
+            functools.partial(is_trained_on, held_out=data.held_out, share=data.share),
+        ],
+    )
+    for index, name in enumerate(table.species):
+        if not any(int(row["species"]) == index for row in counted):
+            raise InputError(
+                f"species {name!r} of the vocabulary has no cell in the corpus to train on; use a vocabulary "
+                "without it or add cells"
+            )
+    return held_out, counted
+
+
+def make_stream(
+    config: PretrainConfig, masker: CellMasker, opener: Callable[..., Cells], arguments: TrainingArguments
+) -> TokenBudgetStream:
+    """The training batches of this process."""
+    data = config.data
+    layout = data.layout
+    if layout == "auto":
+        # packing pays where attention takes variable lengths; on CPU sorted, padded batches are faster
+        packs = arguments.device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+        layout = "packed" if packs else "padded"
+    return TokenBudgetStream(
+        opener(shuffle=True, seed=config.seed, rank=arguments.process_index, world_size=arguments.world_size),
+        MaskedGeneCollator(masker, layout, one_answer=True),
+        max_tokens=data.tokens_per_batch,
+        max_cells=data.cells_per_batch,
+        pool_cells=data.pool_cells,
+        seed=config.seed,
+        keep=functools.partial(is_trained_on, held_out=data.held_out, share=data.share),
+    )
+
+
+def _processor(table: GeneTable, config: PretrainConfig) -> Any:
+    from ...tokenization.processing_genecompass import GeneCompassProcessor
+
+    return GeneCompassProcessor.from_gene_table(table, max_length=config.data.max_length)
+
+
+def _add_callbacks(trainer: PretrainingTrainer, config: PretrainConfig, model: Any) -> None:
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)
+    if config.logging.progress_bar:
+        trainer.add_callback(ProgressBar())
+    if config.evaluation.every_steps:
+        trainer.add_callback(_EvaluateEvery(config.evaluation.every_steps))
+    if config.model.prior_warmup_steps:
+        trainer.add_callback(PriorWarmup(model, config.model.prior_warmup_steps))
+
+
+class _EvaluateEvery(TrainerCallback):
+    """Asks for an evaluation every so many steps; the one at the end is made anyway."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask."""
+        if state.global_step % self.steps == 0 and state.global_step < state.max_steps:
+            control.should_evaluate = True
+        return control
