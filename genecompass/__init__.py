@@ -9,7 +9,7 @@ from typing import Any
 
 from .auto_classes import register_when_needed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # public name -> the room that defines it
 _HOMES = {
