@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 STAMP := $(VENV)/.installed
 FOLDERS := modeling_genecompass tokenization dataset_scripts training inference eval model_cards
 
-.PHONY: setup demo test test-oldest wheel lint types bench clean
+.PHONY: setup demo docs test test-oldest wheel lint types bench clean
 
 setup: $(STAMP) .typing/genecompass
 
@@ -28,6 +28,17 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/genecompass demo $(DEMO_ARGS)
+
+# The site: references written from the code, tutorials executed on what the demo leaves; warnings are errors.
+docs: setup $(VENV)/.docs build/tutorials/demo_output/report.html
+	HF_HUB_OFFLINE=1 $(BIN)/sphinx-build -W --keep-going -q docs build/docs
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	touch $@
+
+build/tutorials/demo_output/report.html: | setup
+	rm -rf $(@D) && $(BIN)/genecompass demo -o $(@D)
 
 test: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
