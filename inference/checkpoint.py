@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ..tokenization.checkpoint_files import check_checkpoint, read_settings
 from ..tokenization.errors import InputError
 from ..tokenization.files import sha256_of
 from ..tokenization.gene_table import GeneTable
@@ -103,7 +104,8 @@ def load_checkpoint(
     Raises
     ------
     InputError
-        No such checkpoint, no gene table, not fine-tuned for `head`, an adapter for another base model.
+        No such checkpoint, no gene table, not fine-tuned for `head`, an adapter for another base model, files that
+        are damaged or do not belong together.
 
     Examples
     --------
@@ -163,23 +165,25 @@ def load_adapter(
     """
     from peft import PeftModel
 
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    base_folder = resolve(base or settings["base_model_name_or_path"])
+    settings = check_checkpoint(folder)
+    base_folder = resolve(base or settings.get("base_model_name_or_path") or _no_base(folder))
+    check_checkpoint(base_folder)
     recorded = read_finetuning(folder)
     _check_base(folder, base_folder, recorded)
     head = "genes" if settings.get("task_type") == "TOKEN_CLS" else "cells"
     labels = (
         {"num_labels": len(recorded.labels), "id2label": dict(enumerate(recorded.labels))} if recorded.labels else {}
     )
-    with _quiet():
+    with _quiet(), loading(base_folder):
         model = _auto_class(head).from_pretrained(
             base_folder, dtype=dtype or "auto", attn_implementation=attn_implementation, **labels
         )
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder}: this adapter does not fit the base model {base_folder}: {reason}") from error
+    _check_adapter_weights(folder, adapted)
     merged = adapted.merge_and_unload()
     merged.config.label2id = {name: index for index, name in enumerate(recorded.labels)}
     return merged
@@ -199,9 +203,11 @@ def read_finetuning(path: str | os.PathLike[str] | PreTrainedModel) -> Finetunin
     file = folder / FINETUNING_FILE
     if not file.exists():
         config = folder / "config.json"
-        names = json.loads(config.read_text(encoding="utf-8")).get("id2label") or {} if config.exists() else {}
+        names = read_settings(config).get("id2label") or {} if config.exists() else {}
         return Finetuning(labels=_labels_of_config(names))
-    record = json.loads(file.read_text(encoding="utf-8"))
+    record = read_settings(file)
+    if not isinstance(record.get("labels"), list):
+        raise InputError(f"{file}: names no labels; fetch it again")
     return Finetuning(
         labels=list(record["labels"]),
         ontology_ids=dict(record.get("ontology_ids") or {}),
@@ -216,6 +222,29 @@ def _labels_of_config(names: Mapping[Any, str]) -> list[str]:
     return [names[key] for key in sorted(names, key=int)]
 
 
+def _no_base(folder: Path) -> str:
+    raise InputError(f"{folder}: adapter_config.json names no base model; pass it: base=...")
+
+
+def _check_adapter_weights(folder: Path, adapted: Any) -> None:
+    """PEFT leaves what an adapter file lacks at random, without a word."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
+        found = set(tensors.keys())
+        for name in sorted(found):
+            if not bool(torch.isfinite(tensors.get_tensor(name)).all()):
+                raise InputError(f"{folder}: {name!r} holds NaN or infinite numbers; the adapter is damaged")
+    if expected != found:
+        name = min(expected ^ found)
+        raise InputError(
+            f"{folder}: {name!r} is {'missing from' if name in expected else 'not expected in'} "
+            "adapter_model.safetensors; the adapter is damaged, or adapter_config.json is another's"
+        )
+
+
 def _check_base(adapter: Path, base: Path, recorded: Finetuning) -> None:
     expected = recorded.record.get("base_sha256")
     weights = base / "model.safetensors"
@@ -227,10 +256,7 @@ def _check_base(adapter: Path, base: Path, recorded: Finetuning) -> None:
 
 
 def _load_model(folder: Path, head: str | None, **options: Any) -> PreTrainedModel:
-    config_file = folder / "config.json"
-    if not config_file.exists():
-        raise InputError(f"{folder}: no checkpoint here (config.json is missing)")
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = read_settings(folder / "config.json")
     if config.get("model_type") != "genecompass":
         raise InputError(
             f"{folder}: model_type is {config.get('model_type')!r}, not 'genecompass'; "
@@ -245,9 +271,23 @@ def _load_model(folder: Path, head: str | None, **options: Any) -> PreTrainedMod
                 else "pass a pre-trained checkpoint"
             )
         )
+    check_checkpoint(folder)
     dtype = options.pop("dtype") or "auto"
-    with _quiet():
+    with _quiet(), loading(folder):
         return _auto_class(head).from_pretrained(folder, dtype=dtype, **options)
+
+
+@contextlib.contextmanager
+def loading(folder: Path) -> Iterator[None]:
+    """Turn whatever a loading library says of damaged files into one line that names the folder."""
+    try:
+        yield
+    except (InputError, ImportError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        known = str(folder) in reason
+        raise InputError(reason if known else f"{folder}: cannot be loaded ({reason})") from error
 
 
 @contextlib.contextmanager
@@ -288,4 +328,5 @@ def _load_processor(folder: Path, base: str | os.PathLike[str] | None) -> Any:
         folder = resolve(base or settings["base_model_name_or_path"])
     if not (folder / "genes.tsv.gz").exists():
         raise InputError(f"{folder}: no gene table (genes.tsv.gz), so counts cannot be turned into tokens")
-    return GeneCompassProcessor.from_pretrained(folder)
+    with loading(folder):
+        return GeneCompassProcessor.from_pretrained(folder)

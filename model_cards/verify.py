@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..tokenization.checkpoint_files import check_checkpoint
 from ..tokenization.errors import InputError
 from ..tokenization.known_answer import compare_known_answer, compute_known_answer
 from ..tokenization.manifest import check_manifest, published_files, read_manifest
@@ -124,9 +125,11 @@ def _check_model(found: Verification, manifest: dict[str, Any], base: str | os.P
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            check_checkpoint(found.folder)
             computed = compute_known_answer(found.folder, found.kind or "checkpoint", base=base)
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        found.problems.append(f"{_weights(found.folder)}: does not load ({str(error).splitlines()[0]})")
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        found.problems.append(f"{_weights(found.folder)}: does not load ({reason})")
         return
     if "skipped" in computed:
         found.skipped.append(f"model: not run, {computed['skipped']}")

@@ -124,6 +124,7 @@ class GeneCompassConfig(PreTrainedConfig):
         self.classifier_pooling = classifier_pooling
         self.folded_rows = folded_rows
         self.mask_token_id = mask_token_id
+        _check_numbers(self)
         if hidden_size % num_attention_heads:
             raise ValueError(
                 f"hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}"
@@ -189,12 +190,43 @@ class GeneCompassConfig(PreTrainedConfig):
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
 
+# far beyond any model of this kind: a damaged or hostile configuration shall not ask for hours or all the memory
+_LIMITS = {
+    "vocab_size": 10_000_000,
+    "hidden_size": 65_536,
+    "num_hidden_layers": 1_000,
+    "num_attention_heads": 4_096,
+    "intermediate_size": 1_000_000,
+    "max_position_embeddings": 1_000_000,
+}
+
+
+def _check_numbers(config: "GeneCompassConfig") -> None:
+    for name, limit in _LIMITS.items():
+        value, least = getattr(config, name), int(name != "num_hidden_layers")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= limit:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} to {limit:,}")
+    for name in ("hidden_dropout", "attention_dropout", "classifier_dropout"):
+        value = getattr(config, name)
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
+            raise ValueError(f"{name} is {value!r}; it must be a number from 0 to below 1")
+    for name in ("layer_norm_eps", "fusion_layer_norm_eps", "initializer_range"):
+        value = getattr(config, name)
+        if not (isinstance(value, int | float) and 0 <= value < 1):
+            raise ValueError(f"{name} is {value!r}; it must be a number from 0 to below 1")
+    if config.folded_rows is not None and not (isinstance(config.folded_rows, int) and config.folded_rows >= 1):
+        raise ValueError(f"folded_rows is {config.folded_rows!r}; it must be a whole number from 1")
+    wrong = [name for name, width in config.priors.items() if not (isinstance(width, int) and width <= 1_000_000)]
+    if wrong:
+        raise ValueError(f"prior {wrong[0]!r} has width {config.priors[wrong[0]]!r}; expected a whole number")
+
+
 def _in_order(priors: dict[str, int], order: list[str]) -> dict[str, int]:
     if sorted(priors) != sorted(order):
         raise ValueError(f"prior_order {order} does not name the same tables as priors {sorted(priors)}")
     for name, width in priors.items():
         if not name.isidentifier():
             raise ValueError(f"prior name {name!r} must be a plain word such as 'promoter'")
-        if width < 1:
+        if isinstance(width, int | float) and width < 1:
             raise ValueError(f"prior {name!r} has width {width}; expected at least 1")
     return {name: priors[name] for name in order}

@@ -32,28 +32,72 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load as `transformers.PreTrainedModel.from_pretrained` does, but refuse what would load wrong.
 
+        Only the head may be new: a checkpoint of another kind of model gets a fresh one, and a classifier another
+        number of labels with ``ignore_mismatched_sizes=True``.
+
         Raises
         ------
         ValueError
-            The weights file is damaged, or a prior-knowledge table that the config names is not in it.
+            The weights are damaged, pickled, not finite, or not those that the config describes.
         """
         want_info = kwargs.pop("output_loading_info", False)
+        kwargs["use_safetensors"] = True  # never a pickle
         load: Any = super().from_pretrained
         try:
             model, info = load(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: weights have other shapes than config.json says; for another number "
+                "of labels pass ignore_mismatched_sizes=True, else the two are not of one checkpoint: fetch both again"
+            ) from error
         except Exception as error:
             if type(error).__name__ != "SafetensorError":
                 raise
             raise ValueError(
                 f"{pretrained_model_name_or_path}: the weights are damaged or cut short ({error}); download them again"
             ) from error
-        missing = sorted(key for key in info["missing_keys"] if ".prior_tables." in key or ".prior_rows" in key)
-        if missing:
+        model._refuse_what_loaded_wrong(str(pretrained_model_name_or_path), info)
+        return (model, info) if want_info else model
+
+    def _refuse_what_loaded_wrong(self, name: str, info: dict[str, Any]) -> None:
+        """Weights that the encoder lacks, has too many of, or that are no numbers; ValueError names the first."""
+        parts = {part for part, _ in self.base_model.named_children()}
+        own_kind = type(self).__name__ in (self.config.architectures or [])
+
+        def belongs_to_encoder(key: str) -> bool:
+            return key.removeprefix(self.base_model_prefix + ".").split(".")[0] in parts
+
+        def first(keys: Any, *, head_too: bool) -> str | None:
+            names = sorted(key if isinstance(key, str) else key[0] for key in keys)
+            return next((key for key in names if head_too or belongs_to_encoder(key)), None)
+
+        missing = first(info["missing_keys"], head_too=own_kind and not info["mismatched_keys"])
+        if missing is not None and (".prior_tables." in missing or ".prior_rows" in missing):
             raise ValueError(
-                f"{pretrained_model_name_or_path}: prior-knowledge table {missing[0].rsplit('.', 1)[-1]!r} is missing "
+                f"{name}: prior-knowledge table {missing.rsplit('.', 1)[-1]!r} is missing "
                 "from the weights; attach it, or set `priors` in config.json to the tables that are there"
             )
-        return (model, info) if want_info else model
+        advice = "config.json and the weights are not of one checkpoint, or one is damaged: fetch both again"
+        if missing is not None:
+            raise ValueError(f"{name}: {missing!r} is missing from the weights; {advice}")
+        unexpected = first(info["unexpected_keys"], head_too=own_kind)
+        if unexpected is not None:
+            raise ValueError(f"{name}: the weights hold {unexpected!r}, of which config.json knows nothing; {advice}")
+        other_shape = first(info["mismatched_keys"], head_too=False)
+        if other_shape is not None:
+            raise ValueError(f"{name}: {other_shape!r} has another shape than config.json says; {advice}")
+        for key, tensor in self.state_dict().items():
+            if tensor.is_meta or not tensor.numel() or key in info["missing_keys"]:
+                continue
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name}: {key!r} holds NaN or infinite numbers; the weights are damaged")
+            limit = {"prior_rows": self.config.vocab_size, "folded_index": self.config.folded_rows}.get(
+                key.rsplit(".", 1)[-1]
+            )
+            if limit is not None and (int(tensor.min()) < 0 or int(tensor.max()) >= limit):
+                raise ValueError(f"{name}: {key!r} points outside of its table; the weights are damaged")
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Save as `transformers.PreTrainedModel.save_pretrained` does, and name the pipelines that travel along."""

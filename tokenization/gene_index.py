@@ -78,6 +78,7 @@ class GeneIndex:
         self.previous_symbols = _texts(columns.get("previous_symbols", [""] * n))
         self.alias_symbols = _texts(columns.get("alias_symbols", [""] * n))
         self.known_medians = np.array([_number(value) for value in columns["median"]], dtype=np.float64)
+        self._refuse_wrong_numbers(columns["token"])
         # unknown counts as 1
         self.medians = np.where(self.known_medians > 0, self.known_medians, 1.0)
         self.homolog_tokens = np.array([int(str(value)) for value in columns["homolog_token"]], dtype=np.int64)
@@ -104,6 +105,17 @@ class GeneIndex:
             header = next(rows)
             columns = list(zip(*rows, strict=True))
         return cls(dict(zip(header, columns, strict=True)))
+
+    def _refuse_wrong_numbers(self, tokens: Any) -> None:
+        """Tokens out of order and medians that no count can have mean a damaged table, which would go unseen."""
+        if [str(token) for token in tokens] != [str(number) for number in range(len(self.gene_ids))]:
+            raise ValueError("gene table: tokens must be 0, 1, 2, ... in order without gaps")
+        wrong = np.flatnonzero((self.known_medians <= 0) | np.isinf(self.known_medians))
+        if len(wrong):
+            gene, median = self.gene_ids[wrong[0]], self.known_medians[wrong[0]]
+            raise ValueError(
+                f"gene table: {gene} has median {median:g}; it must be positive, or empty where it is unknown"
+            )
 
     def columns(self) -> dict[str, list[Any]]:
         """The gene table again, column by column; ``median`` is NaN where unknown."""

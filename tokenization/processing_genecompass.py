@@ -59,11 +59,23 @@ class GeneCompassProcessor(ProcessorMixin):
         """Load from a folder or Hub repository, without running code from there.
 
         ``max_length``, ``library_size`` and ``min_genes`` override what was saved.
+
+        Raises
+        ------
+        ValueError
+            Gene table and tokenizer number genes differently.
         """
         ours = ("trust_remote_code", "max_length", "library_size", "min_genes", "_from_auto")
         hub = {name: value for name, value in kwargs.items() if name not in ours}
         extractor = GeneCompassFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        return cls(extractor, PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **hub))
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(pretrained_model_name_or_path, **hub)
+        tokens = {name: token for token, name in enumerate(extractor._index().gene_ids)}
+        if tokenizer.get_vocab() != tokens:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: gene table (genes.tsv.gz, {len(tokens)} tokens) and tokenizer "
+                f"({len(tokenizer)} tokens) do not number the same genes; fetch both again, they are of one checkpoint"
+            )
+        return cls(extractor, tokenizer)
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
         """Write ``genes.tsv.gz``, the tokenizer, ``processor_config.json`` and the code that reads them."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...tokenization.checkpoint_files import check_checkpoint
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path, write_json
 from ...tokenization.gene_table import GeneTable
@@ -60,6 +61,7 @@ def attach_priors(
     folder = Path(resolve(checkpoint))
     if not (folder / "config.json").is_file():
         raise InputError(f"{checkpoint}: no checkpoint here (no config.json)")
+    check_checkpoint(folder)
     priors = [t if isinstance(t, PriorTable) else None for t in tables]
     given = [prior for prior in priors if prior is not None]
     given += read_tables([t for t in tables if not isinstance(t, PriorTable)])

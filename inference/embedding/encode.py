@@ -232,9 +232,19 @@ def encode_cells(
         model, tokenized, layer=layer, max_tokens=max_tokens, max_cells=max_cells, bf16=bf16, progress=progress
     ):
         embedding[batch.cells] = pool(batch, pooling).cpu().numpy()
+        _refuse_if_not_finite(embedding[batch.cells], batch.cells)
         if gene_means is not None:
             gene_means.add(batch)
     return embedding
+
+
+def _refuse_if_not_finite(states: npt.NDArray[np.float32], cells: npt.NDArray[np.int64]) -> None:
+    wrong = ~np.isfinite(states).all(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"cell {int(cells[np.argmax(wrong)])}: the model gives NaN or infinite numbers, so nothing is written; "
+            "its weights are damaged, or overflow in this precision (compute in float32, without bf16)"
+        )
 
 
 @dataclass(frozen=True)
@@ -294,6 +304,7 @@ def pool_for_classifier(
             with torch.autocast(network.device.type, torch.bfloat16) if bf16 else nullcontext():
                 network(**batch)
             pooled[positions] = caught.pop().float().cpu().numpy()
+            _refuse_if_not_finite(pooled[positions], positions)
     finally:
         hook.remove()
     return pooled

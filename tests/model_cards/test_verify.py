@@ -49,8 +49,8 @@ def test_a_swapped_tokenizer_is_found_even_if_the_manifest_was_made_to_agree(che
     assert verify_source(checkpoint).problems[0].startswith("tokenizer.json: ")
     record_files(checkpoint, ["tokenizer.json"])
     (problem,) = verify_source(checkpoint).problems
-    assert "token_of_gene" in problem
-    assert "tokenizer.json" in problem
+    assert "genes.tsv.gz" in problem
+    assert "do not number the same genes" in problem
 
 
 def test_a_swapped_gene_table_is_found_even_if_the_manifest_was_made_to_agree(checkpoint):

@@ -13,6 +13,7 @@ from genecompass.inference.embedding.encode import Moments
 from genecompass.modeling_genecompass import GeneCompassForSequenceClassification, GeneCompassForTokenClassification
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
+from genecompass.tokenization.manifest import record_files
 from genecompass.tokenization.thinning import thin_counts
 from genecompass.tokenization.tokenize import tokenize_cells
 from genecompass.training.finetuning.data import (
@@ -177,6 +178,7 @@ def test_cells_of_another_species_are_aligned_with_the_training_cells(checkpoint
     assert human.uns["genecompass"]["annotation"]["align"] == "none"
     del record["pooled"]
     (tmp_path / "out" / "finetuning.json").write_text(json.dumps(record))
+    record_files(tmp_path / "out", ["finetuning.json"])
     gc.annotate(mouse, str(tmp_path / "out"), "mouse", device="cpu")
     assert mouse.uns["genecompass"]["annotation"]["align"] == "none"
     with pytest.raises(InputError, match="fine-tune it again"):

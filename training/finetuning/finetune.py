@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ...tokenization.checkpoint_files import check_checkpoint
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.matching import match_genes
@@ -80,6 +81,7 @@ def finetune_cells(
     labels = read_labels(cells.obs, label, where=cells.name)
     groups, group_column = find_groups(cells.obs, settings.group)
     base = resolve(model)
+    check_checkpoint(base)
     table = GeneTable.read(base)
     length = _length(base, max_length)
     tokenized, *thinned = (
@@ -145,6 +147,7 @@ def finetune_genes(
     settings = FinetuneOptions(**options)
     check_output(output)
     base = resolve(model)
+    check_checkpoint(base)
     table = GeneTable.read(base)
     tokens, labels, unknown = gene_label_tokens(gene_labels, table, species=species, gene_species=gene_species)
     length = _length(base, max_length)

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import svds
 
 from ...dataset_scripts.prior_knowledge.tables import check_rows, read_tables
 from ...modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
+from ...tokenization.checkpoint_files import check_checkpoint
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import COLUMNS, SPECIAL_TOKENS, GeneTable
 from .config import PretrainConfig
@@ -180,6 +181,7 @@ def _model_config(config: PretrainConfig, table: GeneTable, priors: dict[str, in
 
 def _from_checkpoint(config: PretrainConfig, table: GeneTable) -> GeneCompassForMaskedGeneModeling:
     folder = Path(str(config.model.from_checkpoint))
+    check_checkpoint(folder)
     theirs = GeneTable.read(folder)
     if theirs.frame["gene_id"].tolist() != table.frame["gene_id"].tolist():
         raise InputError(
