@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..tokenization.files import atomic_path
+from ..tokenization.readers.hdf5 import open_hdf5
 
 _COPY_ROWS = 65536
 
@@ -47,6 +48,7 @@ def add_to_h5ad(
 
     with atomic_path(output) as temporary:
         shutil.copyfile(source, temporary)
+        open_hdf5(source).close()
         with h5py.File(temporary, "r+") as file:
             for name, blocks in (obsm or {}).items():
                 _write_blocks(_mapping(file, "obsm"), name, blocks)

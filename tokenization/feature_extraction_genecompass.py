@@ -243,6 +243,7 @@ def _array(values: Any) -> Any:
 def _csr(counts: Any) -> tuple[Any, Any, Any, int]:
     """Row bounds, columns, data and width of a sparse or dense matrix."""
     if hasattr(counts, "tocsr"):
+        _check_pointers(counts)
         matrix = counts.tocsr()
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
@@ -254,6 +255,18 @@ def _csr(counts: Any) -> tuple[Any, Any, Any, int]:
     rows, columns = np.nonzero(dense)
     indptr = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=len(dense)))))
     return indptr, columns, dense[rows, columns], dense.shape[1]
+
+
+def _check_pointers(matrix: Any) -> None:
+    """Compiled code follows the pointers of a damaged sparse matrix out of the memory it may read."""
+    if matrix.format in ("csr", "csc"):
+        major, minor = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+        pointers, entries = np.asarray(matrix.indptr), min(len(matrix.indices), len(matrix.data))
+        rising = len(pointers) == major + 1 and pointers[0] == 0 and not (pointers[1:] < pointers[:-1]).any()
+        if not rising or pointers[-1] > entries:
+            raise ValueError(f"counts are a damaged {matrix.format} matrix: its pointers lead outside of its entries")
+        if entries and (matrix.indices.min() < 0 or matrix.indices.max() >= minor):
+            raise ValueError(f"counts are a damaged {matrix.format} matrix: an index lies outside of 0..{minor - 1}")
 
 
 def _take(indptr: Any, columns: Any, data: Any, cells: list[int]) -> tuple[Any, Any, Any]:

@@ -108,7 +108,7 @@ def explore(
     else:
         groups = _clusters(embedding, clusters, seed, adata.obs_names)
         scores = pd.Series(np.nan, index=adata.obs_names)
-    expression, names = _expression(adata)
+    expression, names = _known_expression(adata)
     coverage = adata.uns["genecompass"]["coverage"]
     words = "; ".join(coverage["genes"].values())
     return Exploration(
@@ -120,7 +120,7 @@ def explore(
         groups=groups,
         labelled=labelled,
         summary=_summary(groups, scores, expression, names),
-        genes=_known_genes(adata, expression, names, model),
+        genes=[names[gene] for gene in np.argsort(-np.asarray(expression.mean(axis=0)).ravel(), kind="stable")[:200]],
         adata=adata,
     )
 
@@ -185,20 +185,20 @@ def _table(model: str | os.PathLike[str]) -> GeneTable:
 
 def _read(path: str | os.PathLike[str], max_cells: int, seed: int) -> tuple[Any, int]:
     import anndata as ad
+    import scipy.sparse as sp
 
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{file.name}: no such file")
-    # the readers say in one line what is wrong with a file; AnnData itself would not
+    # counts and names alone, through the readers, which check what they read; the rest of the file stays unread
     source = open_cells(file)
     n_cells = source.n_cells
-    if n_cells <= max_cells:
-        return ad.read_h5ad(file), n_cells
-    rows = np.sort(np.random.default_rng(seed).choice(n_cells, max_cells, replace=False))
-    on_disk = ad.read_h5ad(file, backed="r")
-    drawn = on_disk[rows].to_memory()
-    on_disk.file.close()
-    return drawn, n_cells
+    rows = np.arange(n_cells)
+    if n_cells > max_cells:
+        rows = np.sort(np.random.default_rng(seed).choice(n_cells, max_cells, replace=False))
+    drawn = [block[rows[(rows >= first) & (rows < first + block.shape[0])] - first] for first, block in source.blocks()]
+    counts = sp.csr_matrix(sp.vstack(drawn))
+    return ad.AnnData(counts, obs=source.obs.iloc[rows], var=source.var), n_cells
 
 
 def _project(embedding: npt.NDArray[np.float64], seed: int) -> tuple[npt.NDArray[np.float64], str]:
@@ -225,8 +225,11 @@ def _clusters(embedding: npt.NDArray[np.float64], number: int, seed: int, index:
     return pd.Series([names[cluster] for cluster in found], index=index)
 
 
-def _expression(adata: Any) -> tuple[Any, list[str]]:
-    """log(1 + counts per 10,000) of the shown cells, sparse, and what the file calls its genes."""
+def _known_expression(adata: Any) -> tuple[Any, list[str]]:
+    """log(1 + counts per 10,000) of the genes that the model knows, sparse, and their names.
+
+    Whatever else the file calls a gene is not shown: it may be anything.
+    """
     import scipy.sparse as sp
 
     source = open_cells(adata)
@@ -235,7 +238,8 @@ def _expression(adata: Any) -> tuple[Any, list[str]]:
     totals = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
     expression = sp.diags_array(1e4 / totals) @ counts
     expression.data = np.log1p(expression.data)
-    return sp.csr_matrix(expression), [str(name) for name in source.var.index]
+    known = np.flatnonzero(~np.isnan(np.asarray(adata.varm["genecompass"])[:, 0]))
+    return sp.csr_matrix(expression)[:, known], [str(source.var.index[gene]) for gene in known]
 
 
 def _summary(groups: pd.Series, scores: pd.Series, expression: Any, names: list[str]) -> pd.DataFrame:
@@ -252,12 +256,3 @@ def _summary(groups: pd.Series, scores: pd.Series, expression: Any, names: list[
         top = ", ".join(names[gene] for gene in best)
         rows.append({"group": str(group), "cells": int(size), "mean score": shown, "top genes": top})
     return pd.DataFrame(rows)
-
-
-def _known_genes(adata: Any, expression: Any, names: list[str], model: str | os.PathLike[str]) -> list[str]:
-    known = ~np.isnan(np.asarray(adata.varm["genecompass"])[:, 0])
-    mean = np.asarray(expression.mean(axis=0)).ravel()
-    if len(known) != len(mean):
-        known = np.ones(len(mean), dtype=bool)
-    order = [gene for gene in np.argsort(-mean, kind="stable") if known[gene]]
-    return [names[gene] for gene in order[:200]]

@@ -1,6 +1,7 @@
 """A page in the browser on top of `explore`: upload a file or pick a sample, look, delete a gene."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
 from .explore import Exploration, delete_gene, explore, species_of
 
+LARGEST_UPLOAD = "1gb"
 _DELETION_COLUMNS = ("perturbation", "effect", "group", "n_cells", "mean", "null_mean", "p", "q")
 
 
@@ -52,8 +54,11 @@ def build_app(
             if not path:
                 raise InputError("no data: upload an .h5ad file or pick a sample")
             found = explore(path, model, name, seed=seed)
-        except (ValueError, OSError, ImportError) as error:
+        except Exception as error:  # a visitor gets one line, whatever happened
             return None, _say_error(error, path), None, None, gr.update(choices=[], value=None), None, ""
+        finally:
+            if upload:
+                Path(upload).unlink(missing_ok=True)
         first = found.genes[0] if found.genes else None
         choices = gr.update(choices=found.genes, value=first)
         return found, _say_found(found), draw_map(found), found.summary, choices, None, ""
@@ -63,14 +68,15 @@ def build_app(
             if found is None:
                 raise InputError("look at a data set first")
             table = delete_gene(found, model, name, gene or "")
-        except (ValueError, OSError, ImportError) as error:
+        except Exception as error:
             return None, _say_error(error)
         return _short(table), (
             f"Deleted **{gene}** in up to 100 cells. `p` compares with the deletion of 19 random genes of the same "
             "expression: a shift of an embedding alone means nothing."
         )
 
-    with gr.Blocks(title="GeneCompass", analytics_enabled=False) as page:
+    # uploads are thrown away an hour after they came
+    with gr.Blocks(title="GeneCompass", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         state = gr.State()
         gr.Markdown(f"# GeneCompass\nCells through `{_name_of(model)}`. Upload raw counts as `.h5ad`.")
         with gr.Row():
@@ -107,7 +113,12 @@ def launch(page: Any, *, host: str = "127.0.0.1", port: int | None = None, open_
     # the default themes fetch their fonts from elsewhere
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     page.launch(
-        server_name=host, server_port=port, inbrowser=open_browser, share=False, theme=gr.themes.Default(**fonts)
+        server_name=host,
+        server_port=port,
+        inbrowser=open_browser,
+        share=False,
+        theme=gr.themes.Default(**fonts),
+        max_file_size=LARGEST_UPLOAD,
     )
 
 
@@ -206,6 +217,8 @@ def _say_found(found: Exploration) -> str:
 
 def _say_error(error: BaseException, path: Any = None) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    # names in a file may be anything; they are not shown before they are known to be genes
+    text = re.sub(r"'[^']{25,}'", "'...'", text)
     # an upload lies in a folder that means nothing to the reader
     return f"**Error:** {text.replace(str(path), Path(path).name) if path else text}"
 

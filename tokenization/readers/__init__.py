@@ -57,9 +57,21 @@ def open_cells(
     path = Path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: neither file nor folder, but a pipe or device; copy it into a file first")
     if path.is_file() and not path.stat().st_size:
         raise InputError(f"{path}: the file is empty")
-    return _open_path(path, options)
+    try:
+        return _open_path(path, options)
+    except InputError as error:
+        if str(path) in str(error) or path.name in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
+    except ImportError:
+        raise
+    except Exception as error:  # a damaged file can make a storage library say anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: cannot be read, it may be damaged ({type(error).__name__}: {reason})") from error
 
 
 def _open_path(path: Path, options: dict[str, Any]) -> CellSource:

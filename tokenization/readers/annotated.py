@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..errors import InputError
 from .counts import reason_against
+from .hdf5 import open_hdf5
 from .memory import MemoryRows, SlicedRows
 from .on_disk import rows_of
 from .source import CellSource, Rows, readable
@@ -26,6 +27,8 @@ def open_anndata(adata: Any, *, counts: str, block_rows: int, allow_fractional: 
     name = Path(adata.filename).name if getattr(adata, "isbacked", False) and adata.filename else "AnnData"
 
     def rows(matrix: Any) -> Rows:
+        if hasattr(matrix, "group"):  # AnnData's view of a sparse matrix in a file: read it with checks of our own
+            return rows_of(matrix.group, name=name)
         return SlicedRows(matrix, matrix.shape) if _on_disk(matrix) else MemoryRows(matrix)
 
     candidates: list[Candidate] = []
@@ -125,15 +128,7 @@ def _open_group(path: Path) -> Any:
             return zarr.open_group(os.fspath(path), mode="r")
         except Exception as error:
             raise InputError(f"{path}: not a zarr group: {' '.join(str(error).split())[:200]}") from error
-    import h5py
-
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}: not a readable HDF5 file, it may be truncated or of another format ({reason})"
-        ) from error
+    return open_hdf5(path)
 
 
 def _is_null(element: Any) -> bool:

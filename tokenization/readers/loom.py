@@ -9,6 +9,7 @@ from scipy import sparse
 
 from ..errors import InputError
 from .counts import reason_against
+from .hdf5 import open_hdf5
 from .memory import dense_to_csr
 from .source import MOST_ENTRIES, CellSource
 
@@ -19,12 +20,7 @@ _COUNT_LAYERS = ("counts", "raw_counts", "spliced")
 
 def open_loom(path: Path, *, counts: str, block_rows: int, allow_fractional: bool) -> CellSource:
     """Open a loom file; ``counts`` names a layer, "X" is the main matrix, "auto" the first that holds raw counts."""
-    import h5py
-
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file, it may be truncated ({str(error)[:120]})") from error
+    file = open_hdf5(path)
     if "matrix" not in file or not hasattr(file["matrix"], "shape"):
         raise InputError(f"{path}: not a loom file: it has no dense /matrix")
     matrices = {"X": file["matrix"], **{name: file["layers"][name] for name in file.get("layers", {})}}

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from ..errors import InputError
-from .memory import SlicedRows, csr_from_parts
+from .memory import SlicedRows, check_pointers, csr_from_parts
 from .source import MOST_ENTRIES, Rows
 
 
@@ -40,14 +40,26 @@ def rows_of(element: Any, *, name: str) -> Rows:
     raise InputError(f"{name}: matrix of unknown layout {layout!r}; expected csr, csc or dense")
 
 
+def _pointers(indptr: Any, n_major: int, data: Any, indices: Any) -> npt.NDArray[np.int64]:
+    """Row or column pointers, whole and in order: what follows them is compiled code that does not ask."""
+    if any(array.ndim != 1 for array in (indptr, data, indices)) or indices.dtype.kind not in "iu":
+        raise InputError("sparse matrix whose parts are no lists of numbers: damaged")
+    if indptr.shape[0] != n_major + 1:
+        raise InputError(f"sparse matrix with {indptr.shape[0]} pointers for {n_major} rows: truncated or damaged")
+    found = np.asarray(indptr[:])
+    try:
+        check_pointers(found, n_major, min(data.shape[0], indices.shape[0]))
+    except ValueError as error:
+        raise InputError(f"sparse matrix: {error}") from error
+    return found.astype(np.int64)
+
+
 class CsrRows:
     """Rows of a CSR matrix on disk: each block is one contiguous read of two arrays."""
 
     def __init__(self, data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> None:
         self._data, self._indices, self.shape = data, indices, shape
-        self._indptr = np.asarray(indptr[:], dtype=np.int64)
-        if len(self._indptr) != shape[0] + 1 or self._indptr[-1] > min(data.shape[0], indices.shape[0]):
-            raise InputError("sparse matrix with fewer entries than its row pointers say: truncated or damaged")
+        self._indptr = _pointers(indptr, shape[0], data, indices)
 
     def blocks(self, start: int, stop: int, block_rows: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
         """Blocks of rows, shorter where rows are full."""
@@ -71,10 +83,8 @@ class CscRows:
         self, data: Any, indices: Any, indptr: Any, shape: tuple[int, int], *, window_entries: int = 4 * MOST_ENTRIES
     ) -> None:
         self._data, self._indices, self.shape = data, indices, shape
-        self._indptr = np.asarray(indptr[:], dtype=np.int64)
+        self._indptr = _pointers(indptr, shape[1], data, indices)
         self._window_entries = window_entries
-        if len(self._indptr) != shape[1] + 1 or self._indptr[-1] > min(data.shape[0], indices.shape[0]):
-            raise InputError("sparse matrix with fewer entries than its column pointers say: truncated or damaged")
 
     def blocks(self, start: int, stop: int, block_rows: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
         """Blocks of rows, cut from windows of rows."""

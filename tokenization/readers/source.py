@@ -121,7 +121,7 @@ def readable(blocks: Iterator[tuple[int, sparse.csr_matrix]], name: str) -> Iter
             return
         except InputError:
             raise
-        except (OSError, KeyError, RuntimeError, ValueError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"{name}: cannot be read to its end, it may be truncated or damaged ({reason})") from error
         yield item

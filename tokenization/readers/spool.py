@@ -19,6 +19,7 @@ from scipy import sparse
 
 from ..errors import InputError
 from .on_disk import CscRows, CsrRows
+from .packed import LONGEST_LINE
 
 _LINES = 1_000_000
 
@@ -123,12 +124,12 @@ def _open(path: Path) -> IO[str]:
 
 
 def _header(lines: IO[str], path: Path) -> tuple[tuple[int, int], int]:
-    first = lines.readline()
+    first = lines.readline(LONGEST_LINE)
     if not first.startswith("%%MatrixMarket matrix coordinate"):
         raise InputError(f"{path}: not a sparse Matrix Market file")
-    line = lines.readline()
+    line = lines.readline(LONGEST_LINE)
     while line.startswith("%"):
-        line = lines.readline()
+        line = lines.readline(LONGEST_LINE)
     try:
         n_rows, n_columns, size = (int(part) for part in line.split())
     except ValueError as error:

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from .hdf5 import open_hdf5
 from .on_disk import CsrRows
+from .packed import refuse_bomb
 from .source import CellSource
 from .spool import spool_triplets
 
@@ -18,13 +20,8 @@ _MATRIX_FILES = ("matrix.mtx.gz", "matrix.mtx")
 
 def open_tenx_h5(path: Path, *, counts: str, block_rows: int, allow_fractional: bool) -> CellSource:
     """Open a 10x ``.h5``: genes by cells in CSC, which is cells by genes in CSR."""
-    import h5py
-
     _only_x(path, counts)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file, it may be truncated ({str(error)[:120]})") from error
+    file = open_hdf5(path)
     groups = ["matrix"] if "matrix" in file else [name for name in file if "barcodes" in file[name]]
     if len(groups) != 1:
         held = ", ".join(list(file)[:5]) or "nothing"
@@ -56,7 +53,9 @@ def open_tenx_folder(path: Path, *, counts: str, block_rows: int, allow_fraction
     """Open a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), gzipped or not."""
     _only_x(path, counts)
     matrix, cell_file, gene_file = (_find(path, names) for names in (_MATRIX_FILES, _CELL_FILES, _GENE_FILES))
-    cells = pd.read_csv(cell_file, sep="\t", header=None, dtype=str)[0].tolist()
+    for file in (cell_file, gene_file):
+        refuse_bomb(file)
+    cells = pd.read_csv(cell_file, sep="\t", header=None, dtype=str, keep_default_na=False)[0].tolist()
     genes = pd.read_csv(gene_file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
     symbols = genes[1].tolist() if genes.shape[1] > 1 else genes[0].tolist()
     kinds = genes[2].tolist() if genes.shape[1] > 2 else None

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..gene_index import bare_gene_id
+from .packed import LONGEST_LINE
 from .source import CellSource
 from .spool import Spool
 
@@ -49,9 +50,11 @@ def _sniff(path: Path) -> str:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as lines:
-            first = lines.readline()
+            first = lines.readline(LONGEST_LINE)
     except (EOFError, OSError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable table ({' '.join(str(error).split())[:120]})") from error
+    if len(first) >= LONGEST_LINE:
+        raise InputError(f"{path}: its first line has more than {LONGEST_LINE:,} characters; not a table of counts")
     return "\t" if "\t" in first else "," if "," in first else r"\s+"
 
 
