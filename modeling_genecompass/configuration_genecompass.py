@@ -11,7 +11,7 @@ AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_genecompass.GeneCompassForSequenceClassification",
     "AutoModelForTokenClassification": "modeling_genecompass.GeneCompassForTokenClassification",
 }
-CLASSIFIER_POOLINGS = ("species", "mean")
+CLASSIFIER_POOLINGS = ("species", "mean", "cell")
 PUBLISHED_PRIORS = ("promoter", "co_expression", "gene_family", "grn")
 
 
@@ -51,7 +51,16 @@ class GeneCompassConfig(PreTrainedConfig):
     classifier_dropout
         Dropout before the classification heads; `hidden_dropout` where None.
     classifier_pooling
-        What the cell classifier reads: ``"species"``, the species slot, as published; or ``"mean"`` over the genes.
+        What the cell classifier reads: ``"species"``, the species slot, as published; ``"mean"`` over the genes; or
+        ``"cell"``, the cell vector.
+    cell_size
+        Width of the cell vector that the model gives as ``cell_embedding``; 0, as published: none.
+    cell_axes
+        Axes of the fixed linear reading of counts that goes into it.
+    cell_gate
+        Where the weight of the network's part of it starts.
+    rank_positions
+        Whether genes know their rank; off, all stand at position 0 unless told otherwise.
     folded_rows
         Set by ``fold_prior_knowledge()``: rows of the folded gene table. Such a model refuses to train.
     **kwargs
@@ -95,6 +104,10 @@ class GeneCompassConfig(PreTrainedConfig):
         fusion_layer_norm_eps: float = 1e-5,
         classifier_dropout: float | None = None,
         classifier_pooling: str = "species",
+        cell_size: int = 0,
+        cell_axes: int = 128,
+        cell_gate: float = 0.3,
+        rank_positions: bool = True,
         folded_rows: int | None = None,
         pad_token_id: int = 0,
         mask_token_id: int = 1,
@@ -122,6 +135,10 @@ class GeneCompassConfig(PreTrainedConfig):
         self.fusion_layer_norm_eps = fusion_layer_norm_eps
         self.classifier_dropout = classifier_dropout
         self.classifier_pooling = classifier_pooling
+        self.cell_size = cell_size
+        self.cell_axes = cell_axes
+        self.cell_gate = cell_gate
+        self.rank_positions = rank_positions
         self.folded_rows = folded_rows
         self.mask_token_id = mask_token_id
         _check_numbers(self)
@@ -131,6 +148,8 @@ class GeneCompassConfig(PreTrainedConfig):
             )
         if classifier_pooling not in CLASSIFIER_POOLINGS:
             raise ValueError(f"classifier_pooling {classifier_pooling!r}: choose {' or '.join(CLASSIFIER_POOLINGS)}")
+        if classifier_pooling == "cell" and not cell_size:
+            raise ValueError("classifier_pooling 'cell': this model has no cell vector (cell_size is 0)")
         if not self.species:
             raise ValueError("species is empty: name at least one")
         kwargs |= {"pad_token_id": pad_token_id, "tie_word_embeddings": tie_word_embeddings}

@@ -6,19 +6,21 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
+from .cell_genecompass import GeneCompassCellHead, GeneCompassCountDecoder
 from .configuration_genecompass import GeneCompassConfig
 from .embeddings_genecompass import GeneCompassEmbeddings
 from .encoder_genecompass import GeneCompassLayer, PackedLayout
 from .inputs_genecompass import PackedCells, check_contents, check_shapes
-from .losses_genecompass import classification_loss, mean_over, value_weight
-from .outputs_genecompass import GeneCompassMaskedGeneOutput, GeneCompassTokenClassifierOutput
+from .losses_genecompass import classification_loss, count_loss, mean_over, value_weight
+from .outputs_genecompass import GeneCompassMaskedGeneOutput, GeneCompassModelOutput, GeneCompassTokenClassifierOutput
 
 # Every sibling is imported here, used or not: older transformers fetch from a repository only what this file names.
 from .pipelines_genecompass import CUSTOM_PIPELINES  # noqa: F401
 from .pretrained_genecompass import GeneCompassPreTrainedModel
+from .slots_genecompass import flat_slots, gene_slots, mean_over_genes, profile_slots, species_of
 
 try:
     from transformers.utils.output_capturing import capture_outputs
@@ -44,6 +46,7 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         self.embeddings = GeneCompassEmbeddings(config)
         self.species_embeddings = nn.Embedding(config.num_species, config.hidden_size)
         self.layers = nn.ModuleList(GeneCompassLayer(config) for _ in range(config.num_hidden_layers))
+        self.cell_head = GeneCompassCellHead(config) if config.cell_size else None
         self.gradient_checkpointing = False
         self.post_init()
         if config.folded_rows is not None:
@@ -68,9 +71,11 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         cell_lengths: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         max_cell_length: int | None = None,
+        profile_ids: torch.Tensor | None = None,
+        profile_values: torch.Tensor | None = None,
         validate: bool | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutput:
+    ) -> GeneCompassModelOutput:
         """Encode cells.
 
         Parameters
@@ -82,7 +87,8 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         species
             Index into `config.species`, (batch,) or (batch, 1); 0 where None.
         position_ids
-            Rank of each gene, (batch, genes); 0, 1, 2, ... where None.
+            Rank of each gene, (batch, genes); 0, 1, 2, ... where None, or 0 for all where the model's genes do not know
+            their rank (``config.rank_positions``).
         cell_lengths
             Given: the batch is packed. `input_ids` and the like are (1, N), cell after cell without padding,
             this says how many genes each cell has, (cells,), and `species` is (cells,).
@@ -90,6 +96,9 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
             Fused genes (batch, genes, hidden) as ``model.embeddings.fuse`` gives, instead of `input_ids` and `values`.
         max_cell_length
             The largest of `cell_lengths` if known, which saves a GPU one wait.
+        profile_ids, profile_values
+            For the cell vector: tokens and values of all genes of each cell where the network reads some of them only,
+            (cells, any), value 0 at padding. `input_ids` and `values` where None.
         validate
             Check tokens, values, species and positions; by default on CPU only, as a GPU would have to wait.
         **kwargs
@@ -97,9 +106,10 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
 
         Returns
         -------
-        BaseModelOutput
+        GeneCompassModelOutput
             ``last_hidden_state`` (batch, 1 + genes, hidden), the species slot first; packed: (1, N + cells, hidden),
-            each cell's species slot directly before its genes.
+            each cell's species slot directly before its genes. ``cell_embedding`` (cells, cell_size) of a model with a
+            cell head.
 
         Raises
         ------
@@ -113,12 +123,14 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
             )
         device = cast(torch.Tensor, input_ids if input_ids is not None else inputs_embeds).device
         cells = batch if cell_lengths is None else len(cell_lengths)
-        species = _species_of(species, cells, device)
+        species = species_of(species, cells, device)
         if validate or (validate is None and device.type == "cpu"):
             check_contents(self.config, input_ids, values, species, position_ids, cell_lengths)
 
         packed = None if cell_lengths is None else PackedCells(cell_lengths.to(device), num_genes, max_cell_length)
-        if position_ids is None:
+        if position_ids is None and not self.config.rank_positions:
+            position_ids = torch.zeros(1, num_genes, dtype=torch.long, device=device)
+        elif position_ids is None:
             position_ids = packed.position_ids if packed else torch.arange(num_genes, device=device).unsqueeze(0)
         slot_species = species[packed.cell_of_gene].unsqueeze(0) if packed else species.unsqueeze(1)
         genes = self.embeddings(input_ids, values, slot_species, position_ids, inputs_embeds)
@@ -132,7 +144,34 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         mask, layout, attention_kwargs = self._attention_over(hidden_states, attention_mask, packed)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, layout, **attention_kwargs, **kwargs)
-        return BaseModelOutput(last_hidden_state=hidden_states)
+        cell_embedding = None
+        if self.cell_head is not None and input_ids is not None and values is not None:
+            whole = None if profile_ids is None or profile_values is None else (profile_ids, profile_values)
+            cell_embedding = self._cells(hidden_states, input_ids, values, attention_mask, species, cell_lengths, whole)
+        return GeneCompassModelOutput(last_hidden_state=hidden_states, cell_embedding=cell_embedding)
+
+    def _cells(
+        self,
+        hidden_states: torch.Tensor,
+        input_ids: torch.Tensor,
+        values: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        species: torch.Tensor,
+        cell_lengths: torch.Tensor | None,
+        whole: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """The cell head on states and counts."""
+        head = cast(GeneCompassCellHead, self.cell_head)
+        genes, species_slots = gene_slots(hidden_states, cell_lengths)
+        tokens, shown, cell_of_gene = profile_slots(input_ids, values, attention_mask, cell_lengths)
+        if whole is None:
+            profile = head.read_profile(tokens, shown, species, cell_of_gene)
+        else:
+            profile = head.read_profile(*flat_slots(*whole, species))
+        states = genes[0] if cell_lengths is not None else genes.flatten(0, 1)
+        if cell_lengths is None and attention_mask is not None:
+            states = states[attention_mask.bool().flatten()]
+        return head(states, species_slots, shown, cell_of_gene, profile)
 
     def _attention_over(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, packed: PackedCells | None
@@ -152,39 +191,6 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         shape_only = hidden_states.new_empty(packed.num_cells, packed.longest, 1)
         mask = create_bidirectional_mask(self.config, shape_only, packed.padded_mask().long())
         return mask, PackedLayout(packed, one_by_one=False), {}
-
-
-def _species_of(species: torch.Tensor | None, cells: int, device: torch.device) -> torch.Tensor:
-    """Species index per cell, (cells,); 0 where none is given."""
-    if species is None:
-        return torch.zeros(cells, dtype=torch.long, device=device)
-    if species.numel() != cells:
-        raise ValueError(f"species has shape {tuple(species.shape)}; expected one index for each of {cells} cells")
-    return species.reshape(cells).to(device=device, dtype=torch.long)
-
-
-def _gene_slots(hidden_states: torch.Tensor, cell_lengths: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split into gene slots (batch, genes, H), aligned with `input_ids`, and species slots (cells, H)."""
-    if cell_lengths is None:
-        return hidden_states[:, 1:], hidden_states[:, 0]
-    num_genes = hidden_states.shape[1] - len(cell_lengths)
-    packed = PackedCells(cell_lengths.to(hidden_states.device), num_genes, longest=0)
-    return hidden_states[:, packed.gene_slots], hidden_states[0, packed.species_slots]
-
-
-def _mean_over_genes(
-    genes: torch.Tensor, attention_mask: torch.Tensor | None, cell_lengths: torch.Tensor | None
-) -> torch.Tensor:
-    """Mean state of each cell's genes, (cells, H); 0 for a cell without genes."""
-    if cell_lengths is not None:
-        cell_lengths = cell_lengths.to(genes.device)
-        cell_of_gene = PackedCells(cell_lengths, genes.shape[1], longest=0).cell_of_gene
-        sums = genes.new_zeros(len(cell_lengths), genes.shape[2]).index_add(0, cell_of_gene, genes[0])
-        return sums / cell_lengths.clamp(min=1).unsqueeze(1)
-    if attention_mask is None:
-        return genes.mean(1)
-    mask = attention_mask.unsqueeze(-1).to(genes.dtype)
-    return (genes * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 class GeneCompassHeadTransform(nn.Module):
@@ -227,6 +233,8 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
         self.value_transform = GeneCompassHeadTransform(config)
         self.value_decoder = nn.Linear(config.hidden_size, 1)
+        if config.cell_size:
+            self.count_decoder = GeneCompassCountDecoder(config)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -260,6 +268,10 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
         value_targets: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         full_logits: bool | None = None,
+        count_tokens: torch.Tensor | None = None,
+        count_targets: torch.Tensor | None = None,
+        count_measured: torch.Tensor | None = None,
+        count_weights: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> GeneCompassMaskedGeneOutput:
         """Predict ids and values; inputs as `GeneCompassModel.forward`.
@@ -276,6 +288,10 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
             Id targets of the whole accumulated batch, as the Trainer passes it: losses become sums divided by it.
         full_logits
             Scores and values for all gene slots though labels are given. Only target slots reach the head otherwise.
+        count_tokens, count_targets, count_measured, count_weights
+            Held-back counts that the cell vector has to predict: which genes are asked for, (genes,), how many counts
+            of each, (cells, genes), where the cell's data set measures them, (cells, genes), and how much each cell
+            weighs, (cells,). Without `labels`, the loss is the mean over cells of this alone.
         """
         outputs = self.genecompass(
             input_ids=input_ids,
@@ -287,7 +303,17 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        genes, _ = _gene_slots(outputs.last_hidden_state, cell_lengths)
+        genes, _ = gene_slots(outputs.last_hidden_state, cell_lengths)
+        counts_loss = None
+        if count_targets is not None:
+            asked_of = species_of(species, len(count_targets), count_targets.device)
+            scores = self.count_decoder(outputs.cell_embedding, asked_of, count_tokens)
+            counts_loss = count_loss(scores, count_targets, cast(torch.Tensor, count_measured), count_weights)
+            if labels is None:
+                divisor = num_items_in_batch if num_items_in_batch is not None else len(count_targets)
+                return GeneCompassMaskedGeneOutput(
+                    loss=mean_over(counts_loss, divisor), count_loss=counts_loss, cell_embedding=outputs.cell_embedding
+                )
         if labels is None:
             logits, value_predictions = self._ids(genes), self._values(genes)
             loss = id_loss = value_loss = None
@@ -311,10 +337,12 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
             loss=loss,
             id_loss=id_loss,
             value_loss=value_loss,
+            count_loss=counts_loss,
             logits=logits,
             value_predictions=value_predictions,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            cell_embedding=outputs.cell_embedding,
         )
 
     def _ids(self, genes: torch.Tensor) -> torch.Tensor:
@@ -327,7 +355,7 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
 class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):
     """Classify cells (one label, several labels) or predict numbers of them.
 
-    The species slot speaks for the cell, or with ``config.classifier_pooling = "mean"`` the mean over its genes.
+    ``config.classifier_pooling`` says what speaks for a cell: its species slot, the mean of its genes, its vector.
 
     Examples
     --------
@@ -341,9 +369,10 @@ class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):
     def __init__(self, config: GeneCompassConfig) -> None:
         super().__init__(config)
         self.genecompass = GeneCompassModel(config)
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        width = config.cell_size if config.classifier_pooling == "cell" else config.hidden_size
+        self.pooler = nn.Linear(width, width)
         self.dropout = nn.Dropout(_head_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, cast(int, config.num_labels))
+        self.classifier = nn.Linear(width, cast(int, config.num_labels))
         self.post_init()
 
     @can_return_tuple
@@ -385,9 +414,11 @@ class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        genes, cells = _gene_slots(outputs.last_hidden_state, cell_lengths)
+        genes, cells = gene_slots(outputs.last_hidden_state, cell_lengths)
         if self.config.classifier_pooling == "mean":
-            cells = _mean_over_genes(genes, attention_mask, cell_lengths)
+            cells = mean_over_genes(genes, attention_mask, cell_lengths)
+        elif self.config.classifier_pooling == "cell":
+            cells = outputs.cell_embedding
         logits = self.classify(self.pooler(cells))
         loss = None if labels is None else classification_loss(self.config, logits, labels, num_items_in_batch)
         return SequenceClassifierOutput(
@@ -451,7 +482,7 @@ class GeneCompassForTokenClassification(GeneCompassPreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        genes, species_slots = _gene_slots(self.dropout(outputs.last_hidden_state), cell_lengths)
+        genes, species_slots = gene_slots(self.dropout(outputs.last_hidden_state), cell_lengths)
         logits = self.classifier(genes)
         loss = None
         if labels is not None:

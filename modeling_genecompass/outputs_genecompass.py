@@ -3,7 +3,25 @@
 from dataclasses import dataclass
 
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
+
+
+@dataclass
+class GeneCompassModelOutput(BaseModelOutput):
+    """What the encoder gives.
+
+    Parameters
+    ----------
+    last_hidden_state
+        (batch, 1 + genes, hidden), the species slot first; packed: (1, slots, hidden).
+    hidden_states, attentions
+        As `GeneCompassMaskedGeneOutput`.
+    cell_embedding
+        One vector a cell, (cells, cell_size); None where the model has no cell head.
+    """
+
+    cell_embedding: torch.Tensor | None = None
 
 
 @dataclass
@@ -19,6 +37,8 @@ class GeneCompassMaskedGeneOutput(ModelOutput):
         ``id_loss_weight * id_loss + value_loss_weight * value_loss``, scalar; only with labels.
     id_loss, value_loss
         Cross-entropy of gene ids and mean squared error of values over target slots, scalars.
+    count_loss
+        Cross-entropy of held-back counts, summed over cells, scalar; only with `count_targets`.
     logits
         Gene scores, (T, vocab) or (batch, genes, vocab).
     value_predictions
@@ -27,15 +47,19 @@ class GeneCompassMaskedGeneOutput(ModelOutput):
         One per layer and the embeddings, each (batch, 1 + genes, hidden); on request.
     attentions
         One per layer, (batch, heads, 1 + genes, 1 + genes); on request, with eager attention.
+    cell_embedding
+        One vector a cell, (cells, cell_size); None where the model has no cell head.
     """
 
     loss: torch.Tensor | None = None
     id_loss: torch.Tensor | None = None
     value_loss: torch.Tensor | None = None
+    count_loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     value_predictions: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    cell_embedding: torch.Tensor | None = None
 
 
 @dataclass

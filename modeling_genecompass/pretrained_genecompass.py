@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel
 
+from .cell_genecompass import GeneCompassCellHead
 from .configuration_genecompass import GeneCompassConfig
 from .embeddings_genecompass import GeneCompassEmbeddings
 from .encoder_genecompass import GeneCompassAttention, GeneCompassLayer
@@ -117,6 +118,8 @@ class GeneCompassPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, GeneCompassEmbeddings):
             module.init_buffers()
+        if isinstance(module, GeneCompassCellHead):
+            module.init_own()
 
     @property
     def _embeddings(self) -> GeneCompassEmbeddings:

@@ -55,7 +55,7 @@ class GeneIndex:
     columns
         The gene table, column name to values, in token order: ``token``, ``gene_id``, ``symbol``, ``species``,
         ``median`` (NaN or "" where unknown), ``homolog_token`` (-1 where none), and optionally ``biotype``,
-        ``previous_symbols`` and ``alias_symbols`` (names joined by ``|``).
+        ``previous_symbols`` and ``alias_symbols`` (names joined by ``|``), and ``weight`` (NaN or "" where unknown).
 
     Examples
     --------
@@ -79,6 +79,7 @@ class GeneIndex:
         self.alias_symbols = _texts(columns.get("alias_symbols", [""] * n))
         self.known_medians = np.array([_number(value) for value in columns["median"]], dtype=np.float64)
         self._refuse_wrong_numbers(columns["token"])
+        self.weights = np.array([_number(value) for value in columns.get("weight", [""] * n)], dtype=np.float64)
         # unknown counts as 1
         self.medians = np.where(self.known_medians > 0, self.known_medians, 1.0)
         self.homolog_tokens = np.array([int(str(value)) for value in columns["homolog_token"]], dtype=np.int64)
@@ -118,7 +119,7 @@ class GeneIndex:
             )
 
     def columns(self) -> dict[str, list[Any]]:
-        """The gene table again, column by column; ``median`` is NaN where unknown."""
+        """The gene table again, column by column; ``median`` and ``weight`` are NaN where unknown."""
         names: dict[str, list[Any]] = {
             "token": list(range(len(self))),
             "gene_id": self.gene_ids,
@@ -131,12 +132,16 @@ class GeneIndex:
         for name, texts in (("previous_symbols", self.previous_symbols), ("alias_symbols", self.alias_symbols)):
             if any(texts):
                 names[name] = texts
+        if not np.isnan(self.weights).all():
+            names["weight"] = self.weights.tolist()
         return names
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write ``genes.tsv.gz`` with the standard library; the same table gives the same bytes."""
         columns = self.columns()
-        columns["median"] = ["" if value != value else repr(value) for value in columns["median"]]
+        for name in ("median", "weight"):
+            if name in columns:
+                columns[name] = ["" if value != value else repr(value) for value in columns[name]]
         text = io.StringIO(newline="")
         rows = csv.writer(text, delimiter="\t", lineterminator="\n")
         rows.writerow(columns)

@@ -19,6 +19,9 @@ SPECIAL_TOKENS = ("<pad>", "<mask>")
 COLUMNS = ("token", "gene_id", "symbol", "species", "biotype", "median", "homolog_token")
 # other names of a gene, joined by "|"; tables without them work, and then only current symbols resolve
 NAME_COLUMNS = ("previous_symbols", "alias_symbols")
+# how much a gene tells of the cell that expresses it; counted with the medians
+WEIGHT_COLUMN = "weight"
+OPTIONAL_COLUMNS = (*NAME_COLUMNS, WEIGHT_COLUMN)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class GeneTable:
         Columns ``token`` (0, 1, 2, ... without gaps; 0 is ``<pad>``, 1 is ``<mask>``), ``gene_id`` (Ensembl id
         without version), ``symbol``, ``species``, ``biotype``, ``median`` (non-zero median count over the corpus;
         NaN where unknown, which counts as 1) and ``homolog_token`` (the token of another species that this gene
-        takes; -1 where it keeps its own). Optional: ``previous_symbols``, ``alias_symbols`` (joined by ``|``).
+        takes; -1 where it keeps its own). Optional: ``previous_symbols``, ``alias_symbols`` (joined by ``|``);
+        ``weight`` (of the gene in a cell's profile, see `genecompass.tokenization.profile`; NaN counts as 1).
 
     Examples
     --------
@@ -78,8 +82,8 @@ class GeneTable:
         Parameters
         ----------
         genes
-            ``gene_id`` and ``species`` are required; ``symbol``, ``biotype``, ``median``, ``previous_symbols`` and
-            ``alias_symbols`` are optional.
+            ``gene_id`` and ``species`` are required; ``symbol``, ``biotype``, ``median``, ``previous_symbols``,
+            ``alias_symbols`` and ``weight`` are optional.
             ``homolog_gene_id``, optional, names the gene whose token this one takes.
         """
         genes = genes.reset_index(drop=True)
@@ -99,6 +103,8 @@ class GeneTable:
         for name in NAME_COLUMNS:
             if name in genes:
                 body[name] = genes[name].fillna("")
+        if WEIGHT_COLUMN in genes:
+            body[WEIGHT_COLUMN] = genes[WEIGHT_COLUMN].astype(float)
         special = pd.DataFrame(
             {
                 "token": [PAD_TOKEN, MASK_TOKEN],
@@ -134,7 +140,7 @@ class GeneTable:
                 sep="\t",
                 dtype=dict.fromkeys(text, str),
                 keep_default_na=False,
-                na_values={"median": [""]},
+                na_values={"median": [""], WEIGHT_COLUMN: [""]},
                 float_precision="round_trip",
             )
         missing = [column for column in COLUMNS if column not in frame.columns]
@@ -143,7 +149,9 @@ class GeneTable:
         names = [name for name in NAME_COLUMNS if name in frame]
         frame = frame.fillna(dict.fromkeys(["symbol", "species", "biotype", *names], ""))
         kinds = {"token": "int64", "homolog_token": "int64", "median": "float64"}
-        return cls(frame[[*COLUMNS, *names]].astype(kinds))
+        if WEIGHT_COLUMN in frame:
+            kinds[WEIGHT_COLUMN] = "float64"
+        return cls(frame[[name for name in (*COLUMNS, *OPTIONAL_COLUMNS) if name in frame]].astype(kinds))
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write ``.parquet`` or ``.tsv.gz``, by the ending, atomically and with the same bytes every time."""
@@ -190,6 +198,22 @@ class GeneTable:
     def medians(self) -> npt.NDArray[np.float64]:
         """Non-zero median count per own token; 1 where unknown. Shape (vocab,)."""
         return self.frame["median"].fillna(1.0).to_numpy()
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether gene weights were counted."""
+        return WEIGHT_COLUMN in self.frame and bool(self.frame[WEIGHT_COLUMN].notna().any())
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """Weight of each token in a cell's profile; 1 where unknown. Shape (vocab,)."""
+        if WEIGHT_COLUMN not in self.frame:
+            return np.ones(self.vocab_size, dtype=np.float32)
+        return self.frame[WEIGHT_COLUMN].fillna(1.0).to_numpy(dtype=np.float32)
+
+    def cell_medians(self, species: str) -> npt.NDArray[np.float64]:
+        """Median that scales each token's counts in a cell of `species`; 1 where unknown. Shape (vocab,)."""
+        return self.medians[self.prior_rows(species)]
 
     def prior_rows(self, species: str) -> npt.NDArray[np.int64]:
         """For every token in a cell of `species`, the row of the prior-knowledge tables to read. Shape (vocab,).

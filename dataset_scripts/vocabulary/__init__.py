@@ -7,6 +7,7 @@ _HOMES = {
     "build_vocabulary": "build",
     "from_data": "build",
     "gene_medians": "medians",
+    "gene_statistics": "medians",
     "import_published": "published",
     "read_annotation": "annotation",
     "read_homologs": "homologs",

@@ -1,7 +1,8 @@
-"""Exact non-zero median count of every gene over any number of files, in one streaming pass that can be resumed."""
+"""Median count and weight of every gene over any number of files, in one streaming pass that can be resumed."""
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.profile import gene_weights
 from ...tokenization.ranking import merge_shared_tokens
 from ...tokenization.readers import open_cells
 from ...tokenization.tokenize import match_cells
@@ -23,7 +25,7 @@ _PENDING = 2_000_000
 
 
 class CountTally:
-    """How often each count occurs in each gene: all that an exact median needs.
+    """How often each count occurs in each gene, and in which share of cells: all that medians and weights need.
 
     Memory grows with the number of different (gene, count) pairs, not with cells: 29 MB for the dense part of the
     published vocabulary, and 16 bytes for each pair with a count of 64 or more.
@@ -43,6 +45,8 @@ class CountTally:
         self._numbers = np.empty(0, dtype=np.int64)
         self._pending: list[npt.NDArray[np.int64]] = []
         self._pending_size = 0
+        self._shares = np.zeros(vocab_size)
+        self._measured = np.zeros(vocab_size, dtype=np.int64)
 
     def add(self, tokens: npt.NDArray[np.integer], counts: npt.NDArray[np.generic]) -> None:
         """Tally positive counts of genes, entry by entry."""
@@ -56,6 +60,16 @@ class CountTally:
         self._pending_size += len(large)
         if self._pending_size > _PENDING:
             self._fold()
+
+    def add_data_set(self, expressed: npt.NDArray[np.int64], measured: npt.NDArray[np.bool_], cells: int) -> None:
+        """Tally in how many of a data set's cells each token is expressed, where it is measured. Shapes (vocab,)."""
+        self._shares[measured] += expressed[measured] / max(cells, 1)
+        self._measured += measured
+
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Weight of each token, by `gene_weights`; NaN where no data set measures it. Shape (vocab,)."""
+        with np.errstate(invalid="ignore"):
+            return gene_weights(self._shares / np.where(self._measured, self._measured, np.nan))
 
     def _fold(self) -> None:
         keys, numbers = np.unique(np.concatenate([*self._pending, self._keys[:0]]), return_counts=True)
@@ -92,7 +106,13 @@ class CountTally:
         self._fold()
         with atomic_path(path) as temporary:
             np.savez_compressed(
-                temporary, dense=self._dense, keys=self._keys, numbers=self._numbers, done=np.array(done, dtype=str)
+                temporary,
+                dense=self._dense,
+                keys=self._keys,
+                numbers=self._numbers,
+                shares=self._shares,
+                measured=self._measured,
+                done=np.array(done, dtype=str),
             )
 
     @classmethod
@@ -104,12 +124,33 @@ class CountTally:
                 if stored["dense"].shape != tally._dense.shape:
                     raise InputError(f"{path}: was made with another gene table; remove it to start over")
                 tally._dense, tally._keys, tally._numbers = stored["dense"], stored["keys"], stored["numbers"]
+                tally._shares, tally._measured = stored["shares"], stored["measured"]
                 return tally, [str(name) for name in stored["done"]]
         except (OSError, KeyError) as error:
             raise InputError(f"{path}: not a tally of gene counts; remove it to start over ({error})") from error
 
 
-def gene_medians(
+@dataclass(frozen=True)
+class GeneStatistics:
+    """What is counted of every gene.
+
+    Parameters
+    ----------
+    medians
+        Median of the non-zero counts; NaN where a gene was never expressed. Shape (vocab,).
+    weights
+        `gene_weights` of the token that the gene takes in a cell; NaN where no file measures it. Shape (vocab,).
+    """
+
+    medians: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+
+    def put_into(self, table: GeneTable) -> GeneTable:
+        """The gene table with both columns."""
+        return GeneTable(table.frame.assign(median=self.medians, weight=self.weights))
+
+
+def gene_statistics(
     sources: Iterable[tuple[Any, str]],
     table: GeneTable,
     *,
@@ -120,8 +161,8 @@ def gene_medians(
     counts: str = "auto",
     allow_fractional: bool = False,
     progress: bool = False,
-) -> npt.NDArray[np.float64]:
-    """Exact non-zero median count of every gene of a vocabulary.
+) -> GeneStatistics:
+    """Exact non-zero median count and weight of every gene of a vocabulary.
 
     Parameters
     ----------
@@ -138,8 +179,7 @@ def gene_medians(
 
     Returns
     -------
-    float64 array (vocab,)
-        NaN where a gene was never expressed.
+    GeneStatistics
 
     Examples
     --------
@@ -147,7 +187,7 @@ def gene_medians(
     >>> table = GeneTable.from_genes(pd.DataFrame({"gene_id": ["ENSG00000254647"], "symbol": ["INS"],
     ...                                            "species": ["human"]}))
     >>> adata = anndata.AnnData(np.array([[1.0], [0.0], [5.0]]), var=pd.DataFrame(index=["INS"]))
-    >>> gene_medians([(adata, "human")], table)
+    >>> gene_statistics([(adata, "human")], table).medians
     array([nan, nan,  3.])
     """
     done: list[str] = []
@@ -162,6 +202,7 @@ def gene_medians(
         codes, matches = match_cells(
             cells, table, species=species, gene_species=gene_species, gene_column=gene_column, rescue_ids=rescue_ids
         )
+        expressed = [np.zeros(table.vocab_size, dtype=np.int64) for _ in matches]
         for first, block in cells.blocks():
             for code, match in enumerate(matches):
                 mine = np.flatnonzero(codes[first : first + block.shape[0]] == code)
@@ -171,10 +212,32 @@ def gene_medians(
                 merged = merge_shared_tokens(part.indptr, part.indices, part.data, own)
                 kept = (own[part.indices] >= 0) & np.asarray(merged > 0)  # type: ignore[operator]
                 tally.add(own[part.indices][kept], merged[kept])
+                expressed[code] += np.bincount(_in_cells(part, match.cell_token), minlength=table.vocab_size)
+        for code, match in enumerate(matches):
+            measured = np.zeros(table.vocab_size, dtype=bool)
+            measured[match.cell_token[match.cell_token >= 0]] = True
+            tally.add_data_set(expressed[code], measured, int((codes == code).sum()))
         done.append(name)
         if state is not None:
             tally.save(state, done)
-    return tally.medians()
+    # a gene weighs what the token weighs that it takes in a cell
+    return GeneStatistics(tally.medians(), tally.weights()[table.token_in_cell])
+
+
+def gene_medians(sources: Iterable[tuple[Any, str]], table: GeneTable, **options: Any) -> npt.NDArray[np.float64]:
+    """Medians alone, as `gene_statistics` counts them. Shape (vocab,)."""
+    return gene_statistics(sources, table, **options).medians
+
+
+def _in_cells(block: Any, cell_token: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Tokens of a block, once for every cell that expresses them, whatever number of its columns share them."""
+    token = cell_token.astype(np.int64)[block.indices]
+    kept = (token >= 0) & np.asarray(block.data > 0)
+    rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))[kept]
+    uses = np.bincount(cell_token[cell_token >= 0], minlength=1)
+    if uses.max(initial=0) < 2:
+        return token[kept]
+    return np.unique(rows * np.int64(2**32) + token[kept]) & np.int64(2**32 - 1)
 
 
 def _identity(source: Any, species: str) -> str:

@@ -140,16 +140,16 @@ def medians(
     counts: Annotated[str, typer.Option(help="auto, X, raw, or a layer.")] = "auto",
     rescue_ids: Annotated[bool, typer.Option(help="Look retired Ensembl ids up by symbol.")] = False,
 ) -> None:
-    """Compute the exact non-zero median of every gene over all files, and write it into a gene table.
+    """Compute the exact non-zero median and the weight of every gene over all files, into a gene table.
 
     Example: genecompass vocabulary medians human=pbmc.h5ad mouse=pancreas.h5ad --table genes.parquet
     --state tally.npz -o genes_with_medians.parquet
     """
-    from genecompass.dataset_scripts.vocabulary import gene_medians
+    from genecompass.dataset_scripts.vocabulary import gene_statistics
     from genecompass.tokenization.gene_table import GeneTable
 
     genes = GeneTable.read(table)
-    found = gene_medians(
+    found = gene_statistics(
         [(path, name) for name, path in _pairs(data, species)],
         genes,
         state=state,
@@ -158,7 +158,7 @@ def medians(
         rescue_ids=rescue_ids,
         progress=True,
     )
-    _save(GeneTable(genes.frame.assign(median=found)), out)
+    _save(found.put_into(genes), out)
 
 
 @app.command()

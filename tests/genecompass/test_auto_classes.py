@@ -32,7 +32,9 @@ def test_auto_classes_know_the_package(order):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("room", ["modeling_genecompass", "tokenization.processing_genecompass", "training.pretrain"])
+@pytest.mark.parametrize(
+    "room", ["modeling_genecompass", "tokenization.processing_genecompass", "training.pretraining.pretrain"]
+)
 def test_rooms_import_on_their_own(room):
     done = _python(f"import genecompass.{room}")
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from ...dataset_scripts.prior_knowledge.tables import check_rows, read_tables
 from ...modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from ...tokenization.checkpoint_files import check_checkpoint
 from ...tokenization.errors import InputError
-from ...tokenization.gene_table import COLUMNS, SPECIAL_TOKENS, GeneTable
+from ...tokenization.gene_table import SPECIAL_TOKENS, GeneTable
 from .config import PretrainConfig
 from .stream import Row
 
@@ -55,7 +55,7 @@ def limit_table(table: GeneTable, gene_ids: Iterable[str]) -> GeneTable:
     keep[: len(SPECIAL_TOKENS)] = True
     homologs = frame["homolog_token"].to_numpy()
     keep[homologs[keep & (homologs >= 0)]] = True
-    limited = frame.loc[keep, list(COLUMNS)].reset_index(drop=True)
+    limited = frame.loc[keep].reset_index(drop=True)
     new_token = np.full(len(frame), -1)
     new_token[np.flatnonzero(keep)] = np.arange(int(keep.sum()))
     limited["token"] = np.arange(len(limited))
