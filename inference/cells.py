@@ -26,6 +26,8 @@ class Reading:
         ``"auto"``, ``"X"``, ``"raw"`` or a layer.
     max_length
         Genes a cell.
+    whole_cells
+        Keep all genes beside those, for models with a cell vector.
 
     Examples
     --------
@@ -37,6 +39,7 @@ class Reading:
     gene_species: str | None = None
     counts: str = "auto"
     max_length: int = 2048
+    whole_cells: bool = False
 
 
 @dataclass
@@ -101,6 +104,7 @@ def chunks(
             species=reading.species,
             gene_species=reading.gene_species,
             max_length=reading.max_length,
+            whole_cells=reading.whole_cells,
             empty_cells="keep",
             start=first,
             stop=min(first + chunk, stop),

@@ -1,5 +1,6 @@
 """One vector for a whole cell: what the network makes of it beside a fixed linear reading of its counts."""
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -40,6 +41,8 @@ class GeneCompassCellHead(nn.Module):
         self.gate_start = config.cell_gate
         self.gate = nn.Parameter(torch.full((1,), config.cell_gate))
         self.norm = nn.LayerNorm(config.cell_size, eps=config.layer_norm_eps, elementwise_affine=False)
+        self.profile_columns = config.cell_profile
+        self._signs: torch.Tensor | None = None
 
     def forward(
         self,
@@ -62,7 +65,7 @@ class GeneCompassCellHead(nn.Module):
         cell_of_gene
             Cell of each slot, (slots,).
         profile
-            From `read_profile`, (cells, axes).
+            From `read_profile`: the part along the axes, (cells, axes).
 
         Returns
         -------
@@ -78,8 +81,8 @@ class GeneCompassCellHead(nn.Module):
 
     def read_profile(
         self, tokens: torch.Tensor, values: torch.Tensor, species: torch.Tensor, cell_of_gene: torch.Tensor
-    ) -> torch.Tensor:
-        """Where cells lie along the corpus' axes.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where cells lie along the corpus' axes, and their profile through a fixed random matrix.
 
         Parameters
         ----------
@@ -90,8 +93,8 @@ class GeneCompassCellHead(nn.Module):
 
         Returns
         -------
-        torch.Tensor
-            (cells, axes) float32; a cell without counts lies at the middle.
+        along, bag
+            (cells, axes) and (cells, cell_profile), float32; a cell without counts lies at the middle of both.
         """
         cells = len(species)
         # float32 whatever the network computes in: a count of thousands has no bfloat16
@@ -104,7 +107,24 @@ class GeneCompassCellHead(nn.Module):
             unit = weighted / square.clamp(min=1e-12).sqrt()[cell_of_gene]
             along = _sum_of(unit, self.axes, tokens, cell_of_gene, cells)
             centred = (along - self.axes_mean.float()) / self.axes_scale.float()
-            return torch.where((total > 0).unsqueeze(1), centred, torch.zeros_like(centred))
+            along = torch.where((total > 0).unsqueeze(1), centred, torch.zeros_like(centred))
+            if not self.profile_columns:
+                return along, along.new_empty(cells, 0)
+            bag = _sum_of(unit, self.signs(), tokens, cell_of_gene, cells)
+            length = bag.norm(dim=1, keepdim=True).clamp(min=1e-6)
+            return along, bag * self.profile_columns**0.5 / length
+
+    def signs(self) -> torch.Tensor:
+        """The fixed random matrix, (vocab, cell_profile); made anew from its seed instead of being saved.
+
+        The same as ``genecompass.tokenization.profile.bag_matrix``: NumPy promised never to change this generator.
+        """
+        if self._signs is None or self._signs.device != self.weights.device:
+            vocab, columns = len(self.weights), self.profile_columns
+            bits = np.frombuffer(np.random.RandomState(0).bytes(vocab * -(-columns // 8)), dtype=np.uint8)
+            signs = np.unpackbits(bits.reshape(vocab, -1), axis=1)[:, :columns].astype(np.float32) * 2 - 1
+            self._signs = torch.from_numpy(signs).to(self.weights.device)
+        return self._signs
 
     @torch.no_grad()
     def init_own(self) -> None:
@@ -162,5 +182,5 @@ def _sum_of(
     unit: torch.Tensor, axes: torch.Tensor, tokens: torch.Tensor, cell_of_gene: torch.Tensor, cells: int
 ) -> torch.Tensor:
     """Sum over each cell's genes of their number times their row of `axes`, (cells, axes)."""
-    starts = torch.searchsorted(cell_of_gene, torch.arange(cells, device=cell_of_gene.device))
+    starts = torch.searchsorted(cell_of_gene.contiguous(), torch.arange(cells, device=cell_of_gene.device))
     return nn.functional.embedding_bag(tokens, axes.float(), starts, mode="sum", per_sample_weights=unit)

@@ -55,12 +55,14 @@ class GeneCompassConfig(PreTrainedConfig):
         ``"cell"``, the cell vector.
     cell_size
         Width of the cell vector that the model gives as ``cell_embedding``; 0, as published: none.
+    cell_profile
+        Columns of a fixed random reading of the counts that stand beside it in ``cell_embedding``; 0 for none.
     cell_axes
         Axes of the fixed linear reading of counts that goes into it.
     cell_gate
         Where the weight of the network's part of it starts.
     rank_positions
-        Whether genes know their rank; off, all stand at position 0 unless told otherwise.
+        Whether genes know their rank; off, all stand at position 0.
     folded_rows
         Set by ``fold_prior_knowledge()``: rows of the folded gene table. Such a model refuses to train.
     **kwargs
@@ -105,6 +107,7 @@ class GeneCompassConfig(PreTrainedConfig):
         classifier_dropout: float | None = None,
         classifier_pooling: str = "species",
         cell_size: int = 0,
+        cell_profile: int = 0,
         cell_axes: int = 128,
         cell_gate: float = 0.3,
         rank_positions: bool = True,
@@ -136,6 +139,7 @@ class GeneCompassConfig(PreTrainedConfig):
         self.classifier_dropout = classifier_dropout
         self.classifier_pooling = classifier_pooling
         self.cell_size = cell_size
+        self.cell_profile = cell_profile
         self.cell_axes = cell_axes
         self.cell_gate = cell_gate
         self.rank_positions = rank_positions
@@ -150,6 +154,8 @@ class GeneCompassConfig(PreTrainedConfig):
             raise ValueError(f"classifier_pooling {classifier_pooling!r}: choose {' or '.join(CLASSIFIER_POOLINGS)}")
         if classifier_pooling == "cell" and not cell_size:
             raise ValueError("classifier_pooling 'cell': this model has no cell vector (cell_size is 0)")
+        if cell_profile and not cell_size:
+            raise ValueError("cell_profile: this model has no cell vector (cell_size is 0) for it to stand beside")
         if not self.species:
             raise ValueError("species is empty: name at least one")
         kwargs |= {"pad_token_id": pad_token_id, "tie_word_embeddings": tie_word_embeddings}
@@ -159,6 +165,11 @@ class GeneCompassConfig(PreTrainedConfig):
     def num_species(self) -> int:
         """Number of species."""
         return len(self.species)
+
+    @property
+    def cell_width(self) -> int:
+        """Numbers of ``cell_embedding``; 0 where there is none."""
+        return self.cell_size + self.cell_profile
 
     @property
     def num_positions(self) -> int:

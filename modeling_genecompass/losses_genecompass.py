@@ -62,9 +62,7 @@ def classification_loss(
     return mean_over(total, counted.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def count_loss(
-    logits: torch.Tensor, counts: torch.Tensor, measured: torch.Tensor, weights: torch.Tensor | None = None
-) -> torch.Tensor:
+def count_losses(logits: torch.Tensor, counts: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of held-back counts, each cell weighing its genes by the square root of their counts.
 
     A multinomial over some of the genes is the multinomial over all of them, conditioned: so any subset of genes may
@@ -78,16 +76,13 @@ def count_loss(
         Held-back counts, (cells, genes).
     measured
         Where the cell's data set measures the gene, (cells, genes); the others take no part.
-    weights
-        Of each cell, (cells,); 1 where None.
 
     Returns
     -------
     torch.Tensor
-        Nats, summed over cells, scalar; a cell without a held-back count adds 0.
+        Nats of each cell, (cells,); 0 for a cell without a held-back count.
     """
     logits = logits.float().masked_fill(~measured, -1e4)
     share = counts.float().clamp(min=0).sqrt() * measured
     share = share / share.sum(1, keepdim=True).clamp(min=1e-6)
-    by_cell = -(share * logits.log_softmax(dim=1)).sum(1)
-    return by_cell.sum() if weights is None else (by_cell * weights).sum()
+    return -(share * logits.log_softmax(dim=1)).sum(1)

@@ -14,7 +14,7 @@ from .configuration_genecompass import GeneCompassConfig
 from .embeddings_genecompass import GeneCompassEmbeddings
 from .encoder_genecompass import GeneCompassLayer, PackedLayout
 from .inputs_genecompass import PackedCells, check_contents, check_shapes
-from .losses_genecompass import classification_loss, count_loss, mean_over, value_weight
+from .losses_genecompass import classification_loss, count_losses, mean_over, value_weight
 from .outputs_genecompass import GeneCompassMaskedGeneOutput, GeneCompassModelOutput, GeneCompassTokenClassifierOutput
 
 # Every sibling is imported here, used or not: older transformers fetch from a repository only what this file names.
@@ -87,7 +87,7 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         species
             Index into `config.species`, (batch,) or (batch, 1); 0 where None.
         position_ids
-            Rank of each gene, (batch, genes); 0, 1, 2, ... where None, or 0 for all where the model's genes do not know
+            Rank of each gene, (batch, genes); 0, 1, 2, ... where None. Not read by a model whose genes do not know
             their rank (``config.rank_positions``).
         cell_lengths
             Given: the batch is packed. `input_ids` and the like are (1, N), cell after cell without padding,
@@ -108,7 +108,7 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         -------
         GeneCompassModelOutput
             ``last_hidden_state`` (batch, 1 + genes, hidden), the species slot first; packed: (1, N + cells, hidden),
-            each cell's species slot directly before its genes. ``cell_embedding`` (cells, cell_size) of a model with a
+            each cell's species slot directly before its genes. ``cell_embedding`` (cells, cell_width) of a model with a
             cell head.
 
         Raises
@@ -128,7 +128,7 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
             check_contents(self.config, input_ids, values, species, position_ids, cell_lengths)
 
         packed = None if cell_lengths is None else PackedCells(cell_lengths.to(device), num_genes, max_cell_length)
-        if position_ids is None and not self.config.rank_positions:
+        if not self.config.rank_positions:
             position_ids = torch.zeros(1, num_genes, dtype=torch.long, device=device)
         elif position_ids is None:
             position_ids = packed.position_ids if packed else torch.arange(num_genes, device=device).unsqueeze(0)
@@ -165,13 +165,14 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         genes, species_slots = gene_slots(hidden_states, cell_lengths)
         tokens, shown, cell_of_gene = profile_slots(input_ids, values, attention_mask, cell_lengths)
         if whole is None:
-            profile = head.read_profile(tokens, shown, species, cell_of_gene)
+            along, bag = head.read_profile(tokens, shown, species, cell_of_gene)
         else:
-            profile = head.read_profile(*flat_slots(*whole, species))
+            along, bag = head.read_profile(*flat_slots(*whole, species))
         states = genes[0] if cell_lengths is not None else genes.flatten(0, 1)
         if cell_lengths is None and attention_mask is not None:
             states = states[attention_mask.bool().flatten()]
-        return head(states, species_slots, shown, cell_of_gene, profile)
+        vector = head(states, species_slots, shown, cell_of_gene, along)
+        return torch.cat([vector, bag.to(vector.dtype)], dim=1)
 
     def _attention_over(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, packed: PackedCells | None
@@ -307,8 +308,9 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
         counts_loss = None
         if count_targets is not None:
             asked_of = species_of(species, len(count_targets), count_targets.device)
-            scores = self.count_decoder(outputs.cell_embedding, asked_of, count_tokens)
-            counts_loss = count_loss(scores, count_targets, cast(torch.Tensor, count_measured), count_weights)
+            scores = self.count_decoder(outputs.cell_embedding[:, : self.config.cell_size], asked_of, count_tokens)
+            by_cell = count_losses(scores, count_targets, cast(torch.Tensor, count_measured))
+            counts_loss = (by_cell if count_weights is None else by_cell * count_weights).sum()
             if labels is None:
                 divisor = num_items_in_batch if num_items_in_batch is not None else len(count_targets)
                 return GeneCompassMaskedGeneOutput(
@@ -369,7 +371,7 @@ class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):
     def __init__(self, config: GeneCompassConfig) -> None:
         super().__init__(config)
         self.genecompass = GeneCompassModel(config)
-        width = config.cell_size if config.classifier_pooling == "cell" else config.hidden_size
+        width = config.cell_width if config.classifier_pooling == "cell" else config.hidden_size
         self.pooler = nn.Linear(width, width)
         self.dropout = nn.Dropout(_head_dropout(config))
         self.classifier = nn.Linear(width, cast(int, config.num_labels))

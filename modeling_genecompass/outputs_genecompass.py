@@ -18,7 +18,7 @@ class GeneCompassModelOutput(BaseModelOutput):
     hidden_states, attentions
         As `GeneCompassMaskedGeneOutput`.
     cell_embedding
-        One vector a cell, (cells, cell_size); None where the model has no cell head.
+        One vector a cell, (cells, cell_width): the trained part, then the fixed profile; None without a cell head.
     """
 
     cell_embedding: torch.Tensor | None = None
@@ -48,7 +48,7 @@ class GeneCompassMaskedGeneOutput(ModelOutput):
     attentions
         One per layer, (batch, heads, 1 + genes, 1 + genes); on request, with eager attention.
     cell_embedding
-        One vector a cell, (cells, cell_size); None where the model has no cell head.
+        One vector a cell, (cells, cell_width): the trained part, then the fixed profile; None without a cell head.
     """
 
     loss: torch.Tensor | None = None

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+# all genes of a cell beside those that the network reads
+PROFILE = ("profile_ids", "profile_values")
 # what stands in slots that hold no gene, for the arrays that rows may carry along
 _FILL: dict[str, float | int | bool] = {"labels": -100}
 _DTYPES = {"input_ids": torch.int64, "position_ids": torch.int64, "labels": torch.int64}
@@ -82,7 +84,9 @@ def pad_cells(
     -------
     dict
         ``input_ids`` int64 (B, S), ``values`` float32 (B, S), ``attention_mask`` int64 (B, S), ``species`` int64
-        (B,), and the other arrays (B, S): ``labels`` filled with -100, the rest with 0 or False.
+        (B,), and the other arrays (B, S): ``labels`` filled with -100, the rest with 0 or False. Rows that carry
+        ``profile_ids`` and ``profile_values``, all genes of a cell of which the network reads some, have them padded
+        to a width of their own.
 
     Examples
     --------
@@ -103,6 +107,7 @@ def pad_cells(
         for target, piece in zip(filled, pieces, strict=True):
             target[: len(piece)] = piece
         batch[name] = filled
+    batch |= _whole_cells(rows)
     batch["attention_mask"] = (torch.arange(width) < torch.tensor(sizes)[:, None]).long()
     batch["species"] = torch.tensor([int(row["species"]) for row in rows])
     return batch
@@ -130,9 +135,24 @@ def pack_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     batch = {name: torch.cat([_tensor(name, row[name]) for row in rows])[None] for name in _slot_names(rows)}
     if "position_ids" not in batch:
         batch["position_ids"] = torch.cat([torch.arange(size) for size in sizes])[None]
+    batch |= _whole_cells(rows)
     batch["cell_lengths"] = torch.tensor(sizes, dtype=torch.int64)
     batch["species"] = torch.tensor([int(row["species"]) for row in rows])
     return batch
+
+
+def _whole_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """All genes of cells of which the network reads some, padded; nothing where rows do not carry them."""
+    if PROFILE[0] not in rows[0]:
+        return {}
+    width = max(1, *(len(row[PROFILE[0]]) for row in rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    values = torch.zeros(len(rows), width, dtype=torch.float32)
+    for number, row in enumerate(rows):
+        here = slice(len(row[PROFILE[0]]))
+        ids[number, here] = torch.from_numpy(np.asarray(row[PROFILE[0]], dtype=np.int64))
+        values[number, here] = torch.from_numpy(np.asarray(row[PROFILE[1]], dtype=np.float32))
+    return dict(zip(PROFILE, (ids, values), strict=True))
 
 
 def _check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -146,7 +166,7 @@ def _slot_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = []
     for name, value in rows[0].items():
         sequence = hasattr(value, "__len__") and not isinstance(value, str) and np.ndim(value) == 1
-        if sequence and len(value) == size and name not in ("species", "attention_mask"):
+        if sequence and len(value) == size and name not in ("species", "attention_mask", *PROFILE):
             names.append(name)
     return names
 

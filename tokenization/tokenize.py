@@ -1,7 +1,7 @@
 """Cells to tokens, from any source, in blocks of bounded size."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from .readers import CellSource, open_cells
 from .thinning import thin_counts
 
 EMPTY_CELLS = ("error", "drop", "keep")
+# more than any cell expresses
+ALL_GENES = 1_000_000
 
 
 @dataclass
@@ -88,6 +90,9 @@ class TokenizedCells:
         Row of each cell in its source; int64 (cells,).
     report
         What was understood; complete once all cells were read.
+    read_length
+        Genes of a cell that a network reads, where the arrays hold all of them: a cell then has ``input_ids`` and
+        ``values`` of so many, and ``profile_ids`` and ``profile_values`` of all, for its cell vector.
 
     Examples
     --------
@@ -103,6 +108,7 @@ class TokenizedCells:
     species: npt.NDArray[np.int16]
     rows: npt.NDArray[np.int64]
     report: TokenizationReport | None
+    read_length: int | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -112,22 +118,33 @@ class TokenizedCells:
             raise IndexError(cell)
         cell %= len(self)
         part = slice(int(self.indptr[cell]), int(self.indptr[cell + 1]))
-        return {"input_ids": self.input_ids[part], "values": self.values[part], "species": int(self.species[cell])}
+        ids, values, species = self.input_ids[part], self.values[part], int(self.species[cell])
+        if self.read_length is None:
+            return {"input_ids": ids, "values": values, "species": species}
+        read = slice(self.read_length)
+        return {
+            "input_ids": ids[read],
+            "values": values[read],
+            "species": species,
+            "profile_ids": ids,
+            "profile_values": values,
+        }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[cell] for cell in range(len(self)))
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """Genes per cell; int64 (cells,)."""
-        return np.diff(self.indptr)
+        """Genes of each cell that a network reads; int64 (cells,)."""
+        held = np.diff(self.indptr)
+        return held if self.read_length is None else np.minimum(held, self.read_length)
 
     @staticmethod
     def concatenate(parts: list["TokenizedCells"]) -> "TokenizedCells":
         """Join blocks in order; the report is the first block's, which all blocks of one run share."""
         if len(parts) == 1:
             return parts[0]
-        lengths = np.concatenate([part.lengths for part in parts])
+        lengths = np.concatenate([np.diff(part.indptr) for part in parts])
         return TokenizedCells(
             indptr=np.concatenate(([0], np.cumsum(lengths))),
             input_ids=np.concatenate([part.input_ids for part in parts]),
@@ -135,6 +152,7 @@ class TokenizedCells:
             species=np.concatenate([part.species for part in parts]),
             rows=np.concatenate([part.rows for part in parts]),
             report=parts[0].report,
+            read_length=parts[0].read_length,
         )
 
 
@@ -186,6 +204,7 @@ def iter_tokenized(
     gene_column: str | None = None,
     rescue_ids: bool = False,
     max_length: int = 2048,
+    whole_cells: bool = False,
     counts: str = "auto",
     quality: str | QualityControl = "none",
     sample: str | None = None,
@@ -212,6 +231,8 @@ def iter_tokenized(
         Look genes whose id the vocabulary does not know up by symbol; see `match_genes`.
     max_length
         Genes kept per cell.
+    whole_cells
+        Keep all genes beside those, as models with a cell vector read them; see `TokenizedCells`.
     counts, allow_fractional, block_rows
         As for `open_cells`.
     quality
@@ -262,7 +283,10 @@ def iter_tokenized(
         for code, match in enumerate(matches):
             _count_columns(match, block if len(matches) == 1 else block[codes[first : first + block.shape[0]] == code])
         chosen = np.arange(block.shape[0]) if keep is None else np.flatnonzero(keep[first - start :][: block.shape[0]])
-        part = _tokenize_block(block, chosen, first, codes, matches, max_length, library_size, report)
+        kept = ALL_GENES if whole_cells else max_length
+        part = _tokenize_block(block, chosen, first, codes, matches, kept, library_size, report)
+        if whole_cells:
+            part = replace(part, read_length=max_length)
         yield _without_empty(part, cells, "drop" if control.removes_cells else empty_cells)
     if not report.kept:
         removed = ", ".join(f"{rule}: {number}" for rule, number in report.removed.items() if number)
@@ -389,11 +413,17 @@ def _tokenize_block(
 
 def take_tokenized(cells: TokenizedCells, order: npt.NDArray[np.integer]) -> TokenizedCells:
     """Cells in another order, or some of them."""
-    lengths = cells.lengths[order]
+    lengths = np.diff(cells.indptr)[order]
     indptr = np.concatenate(([0], np.cumsum(lengths)))
     where = np.repeat(cells.indptr[order] - indptr[:-1], lengths) + np.arange(indptr[-1])
     return TokenizedCells(
-        indptr, cells.input_ids[where], cells.values[where], cells.species[order], cells.rows[order], cells.report
+        indptr,
+        cells.input_ids[where],
+        cells.values[where],
+        cells.species[order],
+        cells.rows[order],
+        cells.report,
+        cells.read_length,
     )
 
 

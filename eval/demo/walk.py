@@ -206,7 +206,6 @@ def _pretrain(options: DemoOptions, folder: Path) -> Any:
             f"data.max_length={options.max_length}",
             "data.tokens_per_batch=4096",
             "data.held_out=0.1",
-            "masking.task=hidden_rank",
             f"optimisation.max_steps={options.steps}",
             f"checkpoints.every_steps={options.steps}",
             "evaluation.every_steps=null",

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
+from sklearn.decomposition import TruncatedSVD
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -23,6 +25,8 @@ from ...inference.checkpoint import load_checkpoint
 from ...inference.embedding.encode import Moments, classify_pooled, encode_cells, pool_for_classifier
 from ...tokenization.errors import InputError
 from ...tokenization.files import write_json
+from ...tokenization.gene_table import GeneTable
+from ...tokenization.profile import bag, bag_matrix, profiles
 from ...training.finetuning.data import Labels
 from ...training.finetuning.fit import FinetuneOptions, fit_cells
 from ..baselines.annotation import BASELINES
@@ -43,16 +47,24 @@ TRAINED = {
     "GeneCompass full": "full",
 }
 FROZEN = "GeneCompass frozen + logistic regression"
+TRAINED_PART = "GeneCompass frozen, trained part + logistic regression"
 NEIGHBOURS = "GeneCompass nearest neighbours"
-METHODS = (*BASELINES, FROZEN, NEIGHBOURS, *TRAINED)
+# linear readings of counts with statistics of the pre-training corpus, and no network: what a network must beat
+PROFILE_ROW = "profile + logistic regression"
+AXES_ROW = "corpus axes + logistic regression"
+LINEAR = (PROFILE_ROW, AXES_ROW)
+METHODS = (*BASELINES, *LINEAR, FROZEN, TRAINED_PART, NEIGHBOURS, *TRAINED)
 ALL_CELLS = "all"
 NOTES = (
     "untrained, frozen, LoRA, full and from scratch: the same network, head, steps and validation cells (15 % of the "
     "labelled, at least one a class); untrained and frozen train the head alone, on random and pre-trained weights; "
     "LoRA and full go on from the frozen row's head, from scratch starts from a random head, which serves it better; "
     "all of them also learn from copies of their training cells with fewer counts (70 % and 20 %)",
-    f"{FROZEN.removeprefix('GeneCompass ')} and nearest neighbours: read the means over genes of all layers and learn "
-    "from all labelled cells, as the baselines do",
+    f"{FROZEN.removeprefix('GeneCompass ')} and nearest neighbours: read the cell vector, or without one the means "
+    "over genes of all layers, and learn from all labelled cells, as the baselines do",
+    f"{PROFILE_ROW}: log counts per 10,000 times the checkpoint's gene weights, to unit length, through a fixed random "
+    f"matrix of 512 columns; {AXES_ROW}: the same along the leading axes of the pre-training corpus, or, where the "
+    "checkpoint carries none, of the labelled cells; neither runs a network",
 )
 
 
@@ -179,8 +191,9 @@ class _Runner:
     def __init__(self, model: Path, budget: Budget) -> None:
         self.model, self.budget = model, budget
         self.identity = f"{model}|{budget}"
+        self.table = GeneTable.read(model)
         self._network: Any = None
-        self._embeddings: dict[int, tuple[Any, npt.NDArray[np.float32], float]] = {}
+        self._embeddings: dict[tuple[int, str], tuple[Any, Any, float]] = {}
 
     def run(self, split: AnnotationSplit, method: str, k: int | None, seed: int) -> dict[str, Any]:
         """Train on the labelled cells, predict the test cells, score."""
@@ -202,7 +215,7 @@ class _Runner:
             "split": split.name,
             "fold": split.fold,
             "method": method,
-            "ours": method not in BASELINES,
+            "ours": method not in (*BASELINES, *LINEAR),
             "cells_per_class": k or ALL_CELLS,
             "seed": seed,
             "training_cells": len(picked),
@@ -265,8 +278,12 @@ class _Runner:
     def _embedded(
         self, split: AnnotationSplit, picked: npt.NDArray[np.int64], method: str
     ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float64], dict[str, Any]]:
-        known, seconds = self._embedding(split.train)
-        asked, more = self._embedding(split.test)
+        kind = {PROFILE_ROW: "profile", AXES_ROW: "axes", TRAINED_PART: "trained"}.get(method, "network")
+        known, seconds = self._embedding(split.train, kind)
+        asked, more = self._embedding(split.test, kind)
+        if kind == "axes" and self.network.config.cell_size == 0:
+            centre = TruncatedSVD(min(128, len(picked) - 1), random_state=0).fit(known[picked])
+            known, asked = centre.transform(known), centre.transform(asked)
         labels = split.train.labels[picked]
         begin = time.perf_counter()
         parameters = 0
@@ -285,19 +302,49 @@ class _Runner:
         spent = seconds * len(picked) / len(known) + more + time.perf_counter() - begin
         return names, scores, {"trainable_parameters": parameters, "seconds": round(spent, 3)}
 
-    def _embedding(self, cells: LabelledCells) -> tuple[npt.NDArray[np.float32], float]:
-        if id(cells) not in self._embeddings:
-            if self._network is None:
-                self._network, _ = load_checkpoint(self.model, fold=True)
+    @property
+    def network(self) -> Any:
+        """The encoder, loaded once."""
+        if self._network is None:
+            self._network, _ = load_checkpoint(self.model, fold=True)
+        return self._network
+
+    def _embedding(self, cells: LabelledCells, kind: str) -> tuple[Any, float]:
+        """Vectors of cells, and the seconds they took; computed once a data set and kind."""
+        key = (id(cells), kind)
+        if key not in self._embeddings:
             begin = time.perf_counter()
-            layers = range(self._network.config.num_hidden_layers + 1)
-            states = [
-                encode_cells(self._network, cells.tokenized, pooling=self.budget.pooling, layer=layer)
-                for layer in layers
-            ]
-            # all layers side by side: which one serves a task best cannot be known without looking at its labels
-            found = np.concatenate(states, axis=1)
+            found = self._embed(cells, kind)
             # the cells are kept beside their embedding: an id may be used again once its object is gone
-            self._embeddings[id(cells)] = (cells, found, time.perf_counter() - begin)
-        _, embedding, seconds = self._embeddings[id(cells)]
+            self._embeddings[key] = (cells, found, time.perf_counter() - begin)
+        _, embedding, seconds = self._embeddings[key]
         return embedding, seconds
+
+    def _embed(self, cells: LabelledCells, kind: str) -> Any:
+        if kind == "network":
+            network = self.network
+            if network.config.cell_size:
+                return encode_cells(network, cells.tokenized, pooling="cell")
+            # all layers side by side: which one serves a task best cannot be known without looking at its labels
+            layers = range(network.config.num_hidden_layers + 1)
+            states = [
+                encode_cells(network, cells.tokenized, pooling=self.budget.pooling, layer=layer) for layer in layers
+            ]
+            return np.concatenate(states, axis=1)
+        if kind == "trained":
+            # of a model without a cell vector there is no such part: its states are all trained
+            return self._embedding(cells, "network")[0][:, : self.network.config.cell_size or None]
+        counts = sparse.csr_matrix(cells.counts)
+        table = self.table
+        profile = profiles(counts.indptr.astype(np.int64), counts.indices, counts.data, table.weights)
+        if kind == "axes":
+            return self._along_axes(profile)
+        return bag(profile, bag_matrix(table.vocab_size))
+
+    def _along_axes(self, profile: sparse.csr_matrix) -> Any:
+        """Along the corpus' axes; the profiles themselves where the checkpoint has none."""
+        head = getattr(self.network, "cell_head", None)
+        if head is None:
+            return profile
+        along = profile @ head.axes.cpu().numpy() - head.axes_mean.cpu().numpy()
+        return (along / head.axes_scale.cpu().numpy()).astype(np.float32)

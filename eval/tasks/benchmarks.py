@@ -123,7 +123,7 @@ def benchmark_annotation(
     folder = resolve(model)
     table = GeneTable.read(folder)
     options: dict[str, Any] = {"label": label, "species": species, "gene_species": gene_species}
-    options["max_length"] = _length(folder, settings.max_length)
+    options |= _reading(folder, settings.max_length)
     train = read_labelled(data, table, group=split_by or "auto", thin=FinetuneOptions.thin, **options)
     if test is not None:
         held_out = read_labelled(test, table, **options)
@@ -153,15 +153,14 @@ def benchmark_cross_species(
     settings = settings or BenchmarkSettings()
     folder = resolve(model)
     table = GeneTable.read(folder)
-    length = _length(folder, settings.max_length)
     cells = read_labelled(
         data,
         table,
         label=label,
         species=species_column,
         gene_species=gene_species,
-        max_length=length,
         thin=FinetuneOptions.thin,
+        **_reading(folder, settings.max_length),
     )
     kinds = list(np.unique(cells.species))
     if len(kinds) < 2:
@@ -299,7 +298,7 @@ def benchmark_zero_shot(
     folder = resolve(model)
     table = GeneTable.read(folder)
     options: dict[str, Any] = {"label": label, "species": species, "gene_species": gene_species, "group": batch}
-    parts = [read_labelled(path, table, max_length=_length(folder, max_length), **options) for path in data]
+    parts = [read_labelled(path, table, **_reading(folder, max_length), **options) for path in data]
     cells = parts[0] if len(parts) == 1 else join(parts)
     records, embeddings = zero_shot.run_zero_shot(
         cells,
@@ -327,6 +326,12 @@ def _length(folder: Path, wanted: int) -> int:
     """Genes a cell: as many as wanted, and no more than the model reads."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return min(wanted, int(config["max_position_embeddings"]))
+
+
+def _reading(folder: Path, wanted: int) -> dict[str, Any]:
+    """How `read_labelled` reads cells for a checkpoint: a cell vector takes all genes."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return {"max_length": _length(folder, wanted), "whole_cells": bool(config.get("cell_size"))}
 
 
 def join(parts: Sequence[LabelledCells]) -> LabelledCells:

@@ -77,6 +77,7 @@ def read_labelled(
     species: str,
     gene_species: str | None = None,
     max_length: int = 512,
+    whole_cells: bool = False,
     group: str | None = "auto",
     name: str | None = None,
     thin: Sequence[float] = (),
@@ -97,6 +98,8 @@ def read_labelled(
         Species of the gene names, where it is not the cells'.
     max_length
         Genes a cell for the model. Baselines see all genes of the vocabulary.
+    whole_cells
+        The model has a cell vector, which reads all genes too.
     group
         See `find_groups`.
     name
@@ -120,7 +123,15 @@ def read_labelled(
         raise InputError(f"{source.name}: no cell has a label in {label!r}")
     options: dict[str, Any] = {"species": species, "gene_species": gene_species}
     tokenized, *thinned = (
-        tokenize_cells(source, table, max_length=max_length, empty_cells="keep", keep_share=share, **options)
+        tokenize_cells(
+            source,
+            table,
+            max_length=max_length,
+            whole_cells=whole_cells,
+            empty_cells="keep",
+            keep_share=share,
+            **options,
+        )
         for share in (None, *thin)
     )
     groups, _ = find_groups(source.obs, group)

@@ -29,7 +29,7 @@ def annotate(
     threshold: Annotated[float, typer.Option(help="Cells with a lower score are called unsure.")] = 0.5,
     unsure: Annotated[str, typer.Option(help="What to call them.")] = "unsure",
     k: Annotated[int, typer.Option(help="Nearest reference cells that vote.")] = 15,
-    pooling: Annotated[str, typer.Option(help="Embedding for --reference: mean, species or both.")] = "mean",
+    pooling: Annotated[str, typer.Option(help="Embedding for --reference, as embed takes it.")] = "auto",
     align: Annotated[
         str, typer.Option(help="none, center (each set by itself), or auto: center across species.")
     ] = "auto",

@@ -14,7 +14,7 @@ def embed(
     model: Annotated[str, typer.Option(help="Checkpoint or adapter: folder or owner/name[@revision].")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Copy of the input with embeddings added.")],
     species: Annotated[str, typer.Option(help="Species of the cells, or an obs column that says it.")],
-    pooling: Annotated[str, typer.Option(help="mean (over genes), species (token) or both.")] = "mean",
+    pooling: Annotated[str, typer.Option(help="auto, cell, mean, species, both, profile or mean+profile.")] = "auto",
     layer: Annotated[int, typer.Option(help="Layer to read; -1 is the last, 0 the input of the first.")] = -1,
     genes: Annotated[bool, typer.Option(help="Also write gene embeddings, averaged by gene.")] = True,
     key: Annotated[str, typer.Option(help="Name in obsm.")] = "X_genecompass",

@@ -11,7 +11,8 @@ from ...tokenization.errors import InputError
 from ...tokenization.readers import CellSource, open_cells
 from ..cells import Coverage, Reading, chunks, name_of, provenance
 from ..checkpoint import Finetuning, Model, gene_table_of, load_checkpoint, read_finetuning
-from ..embedding.encode import MAX_TOKENS, Moments, classify_pooled, encode_cells, pool_for_classifier
+from ..embedding.encode import MAX_TOKENS, Moments, classify_pooled, pool_for_classifier
+from ..embedding.pooling import Pooling
 from .transfer import ALIGNMENTS, Prediction, transfer_labels
 
 LABEL_KEY = "genecompass_cell_type"
@@ -54,7 +55,7 @@ def annotate(
     threshold: float = 0.5,
     unsure: str = "unsure",
     k: int = 15,
-    pooling: str = "mean",
+    pooling: str = "auto",
     align: str = "auto",
     key: str = LABEL_KEY,
     gene_species: str | None = None,
@@ -150,7 +151,7 @@ def annotation_table(
     threshold: float = 0.5,
     unsure: str = "unsure",
     k: int = 15,
-    pooling: str = "mean",
+    pooling: str = "auto",
     align: str = "auto",
     key: str = LABEL_KEY,
     gene_species: str | None = None,
@@ -171,7 +172,9 @@ def annotation_table(
     )
     tuned = read_finetuning(model)
     longest = network.config.max_position_embeddings
-    reading = Reading(species, gene_species, max_length=max_length or tuned.max_length or longest)
+    how = Pooling.choose(pooling, network.config)
+    whole = how.whole_cells(network.config) if reference is not None else bool(network.config.cell_size)
+    reading = Reading(species, gene_species, max_length=max_length or tuned.max_length or longest, whole_cells=whole)
     coverage = Coverage()
     runner = _Runner(network, gene_table_of(processor), max_tokens, bf16, progress)
     if reference is None:
@@ -182,11 +185,11 @@ def annotation_table(
         how: dict[str, Any] = {"method": "fine-tuned model", "temperature": tuned.temperature, "align": align}
     else:
         align = _alignment(align, reference.species, species)
-        prediction, ontology = runner.transfer(source, reading, reference, coverage, k=k, pooling=pooling, align=align)
+        prediction, ontology = runner.transfer(source, reading, reference, coverage, k=k, pooling=how, align=align)
         how = {
             "method": "nearest reference cells",
             "k": k,
-            "pooling": pooling,
+            "pooling": how.name,
             "align": align,
             "label": reference.label,
         }
@@ -232,24 +235,29 @@ class _Runner:
         coverage: Coverage,
         *,
         k: int,
-        pooling: str,
+        pooling: Pooling,
         align: str,
     ) -> tuple[Prediction, dict[str, str]]:
         known = open_cells(reference.cells)
         names, ontology = _reference_labels(known, reference.label)
         known_reading = Reading(
-            reference.species or reading.species, reference.gene_species, max_length=reading.max_length
+            reference.species or reading.species,
+            reference.gene_species,
+            max_length=reading.max_length,
+            whole_cells=reading.whole_cells,
         )
         labelled = names.notna().to_numpy()
         embedding = self._embed(known, known_reading, Coverage(), pooling)[labelled]
         query = self._embed(source, reading, coverage, pooling)
         return transfer_labels(embedding, names[labelled].to_numpy(str), query, k=k, align=align), ontology
 
-    def _embed(self, source: CellSource, reading: Reading, coverage: Coverage, pooling: str) -> npt.NDArray[np.float32]:
-        options: dict[str, Any] = {"pooling": pooling, "max_tokens": self.max_tokens, "bf16": self.bf16}
+    def _embed(
+        self, source: CellSource, reading: Reading, coverage: Coverage, pooling: Pooling
+    ) -> npt.NDArray[np.float32]:
+        options: dict[str, Any] = {"max_tokens": self.max_tokens, "bf16": self.bf16}
         return np.concatenate(
             [
-                encode_cells(self.network, tokenized, progress=bar, **options)
+                pooling.embed(self.network, tokenized, self.table, progress=bar, **options)
                 for tokenized, bar in self._read(source, reading, coverage)
             ]
         )

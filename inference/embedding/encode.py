@@ -15,7 +15,7 @@ from ...tokenization.batching import batches_by_tokens, pack_cells, pad_cells
 from ...tokenization.errors import InputError
 from ..checkpoint import encoder_of
 
-POOLINGS = ("species", "mean", "both")
+POOLINGS = ("species", "mean", "both", "cell")
 MAX_TOKENS = 16384
 
 
@@ -35,6 +35,8 @@ class EncodedBatch:
         Tokens of the gene slots. Shape (B, S).
     attention_mask
         1 on genes, 0 on padding. Shape (B, S).
+    cell_vectors
+        Cell vectors, of a model that has them. Shape (B, C).
 
     Examples
     --------
@@ -47,6 +49,7 @@ class EncodedBatch:
     gene_states: torch.Tensor
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
+    cell_vectors: torch.Tensor | None = None
 
 
 def padded_batches(
@@ -93,10 +96,8 @@ def _groups(
     from tqdm.auto import tqdm
 
     chosen = np.arange(len(tokenized)) if cells is None else np.asarray(cells, dtype=np.int64)
-    indptr = getattr(tokenized, "indptr", None)
-    lengths = (
-        np.diff(indptr)[chosen] if indptr is not None else np.array([len(tokenized[i]["input_ids"]) for i in chosen])
-    )
+    known = getattr(tokenized, "lengths", None)
+    lengths = known[chosen] if known is not None else np.array([len(tokenized[i]["input_ids"]) for i in chosen])
     # a cell without a single known gene still takes one (masked) slot
     batches = batches_by_tokens(np.maximum(lengths, 1), max_tokens, max_cells=max_cells)
     for batch in tqdm(batches, desc=progress, disable=progress is None, unit="batch", leave=False):
@@ -166,7 +167,9 @@ def iter_encoded(
         states = pad_sequence(packed.split((lengths + 1).tolist()), batch_first=True)
         ids = pad_sequence(batch["input_ids"][0].split(lengths.tolist()), batch_first=True).to(device)
         mask = (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).long().to(device)
-        yield EncodedBatch(positions, states[:, 0], states[:, 1:], ids, mask)
+        vectors = output.cell_embedding
+        vectors = None if vectors is None else vectors.float()
+        yield EncodedBatch(positions, states[:, 0], states[:, 1:], ids, mask, vectors)
 
 
 def pool(batch: EncodedBatch, pooling: str = "mean") -> torch.Tensor:
@@ -177,20 +180,41 @@ def pool(batch: EncodedBatch, pooling: str = "mean") -> torch.Tensor:
     batch
         From `iter_encoded`.
     pooling
-        ``"species"``, ``"mean"`` or ``"both"``.
+        ``"species"``, ``"mean"``, ``"both"`` or ``"cell"``, the model's own cell vector.
 
     Returns
     -------
     Tensor
-        Shape (B, H), or (B, 2H) for both. A cell without genes has zeros for a mean.
+        Shape (B, H), (B, 2H) for both, (B, C) for the cell vector. A cell without genes has zeros for a mean.
     """
     if pooling not in POOLINGS:
         raise InputError(f"unknown pooling {pooling!r}; choose {', '.join(POOLINGS)}")
     if pooling == "species":
         return batch.species_state
+    if pooling == "cell":
+        if batch.cell_vectors is None:
+            raise InputError("pooling 'cell': this model has no cell vector; choose mean, species, both or profile")
+        return batch.cell_vectors
     mask = batch.attention_mask.unsqueeze(-1).to(batch.gene_states.dtype)
     mean = (batch.gene_states * mask).sum(1) / mask.sum(1).clamp(min=1)
     return mean if pooling == "mean" else torch.cat([batch.species_state, mean], dim=1)
+
+
+def width_of(config: Any, pooling: str) -> int:
+    """Numbers of a cell's vector under a pooling.
+
+    Raises
+    ------
+    InputError
+        No such pooling, or a cell vector is asked of a model without one.
+    """
+    if pooling not in POOLINGS:
+        raise InputError(f"unknown pooling {pooling!r}; choose {', '.join(POOLINGS)}")
+    if pooling == "cell":
+        if not config.cell_size:
+            raise InputError("pooling 'cell': this model has no cell vector; choose mean, species, both or profile")
+        return int(config.cell_width)
+    return int(config.hidden_size) * (2 if pooling == "both" else 1)
 
 
 def encode_cells(
@@ -212,22 +236,22 @@ def encode_cells(
     model, tokenized, layer, max_tokens, max_cells, bf16, progress
         As for `iter_encoded`.
     pooling
-        ``"mean"`` over the cell's genes, ``"species"`` for the species token, ``"both"`` side by side.
+        ``"mean"`` over the cell's genes, ``"species"`` for the species token, ``"both"`` side by side, ``"cell"`` for
+        the cell vector of a model that has one.
     gene_means
         If given, every gene's states are added to it on the way.
 
     Returns
     -------
     ndarray
-        float32, shape (cells, H) or (cells, 2H). The same to rounding whatever the batch size.
+        float32, shape (cells, H), (cells, 2H) or (cells, C). The same to rounding whatever the batch size.
 
     Examples
     --------
     >>> encode_cells(model, tokenized, pooling="both").shape  # doctest: +SKIP
     (2700, 128)
     """
-    width = encoder_of(model).config.hidden_size * (2 if pooling == "both" else 1)
-    embedding = np.zeros((len(tokenized), width), dtype=np.float32)
+    embedding = np.zeros((len(tokenized), width_of(encoder_of(model).config, pooling)), dtype=np.float32)
     for batch in iter_encoded(
         model, tokenized, layer=layer, max_tokens=max_tokens, max_cells=max_cells, bf16=bf16, progress=progress
     ):
@@ -294,7 +318,7 @@ def pool_for_classifier(
     >>> classify_pooled(classifier, moments.give_to(pooled))  # as if they were training cells  # doctest: +SKIP
     """
     network: Any = model.eval()
-    pooled = np.zeros((len(tokenized), network.config.hidden_size), dtype=np.float32)
+    pooled = np.zeros((len(tokenized), network.pooler.out_features), dtype=np.float32)
     caught: list[torch.Tensor] = []
     hook = network.pooler.register_forward_hook(lambda layer, inputs, output: caught.append(output))
     try:

@@ -11,7 +11,8 @@ from ...tokenization.matching import match_genes
 from ...tokenization.readers import open_cells
 from ..cells import Coverage, Reading, chunks, name_of, provenance
 from ..checkpoint import Model, gene_table_of, load_checkpoint
-from .encode import MAX_TOKENS, GeneMeans, encode_cells
+from .encode import MAX_TOKENS, GeneMeans
+from .pooling import Pooling
 
 CELL_KEY = "X_genecompass"
 GENE_KEY = "genecompass"
@@ -23,7 +24,7 @@ def embed(
     species: str,
     *,
     processor: Any = None,
-    pooling: str = "mean",
+    pooling: str = "auto",
     layer: int = -1,
     genes: bool = True,
     key: str = CELL_KEY,
@@ -48,7 +49,9 @@ def embed(
     processor
         Needed with a loaded model only.
     pooling
-        ``"mean"`` over a cell's genes, ``"species"`` for the species token, ``"both"`` side by side.
+        ``"mean"`` over a cell's genes, ``"species"`` for the species token, ``"both"`` side by side; ``"cell"``, the
+        cell vector of a model that has one; ``"profile"``, weighted log counts through a fixed matrix, for which no
+        network is run; ``"mean+profile"`` side by side. ``"auto"``: the cell vector, else the mean.
     layer
         Layer to read: 0 is the input of the first, -1 the last.
     genes
@@ -83,14 +86,18 @@ def embed(
     network, processor = load_checkpoint(model, processor=processor, device=device, fold=isinstance(model, str))
     table = gene_table_of(processor)
     source = open_cells(adata, counts=counts)
-    reading = Reading(species, gene_species, counts, max_length or network.config.max_position_embeddings)
+    how = Pooling.choose(pooling, network.config)
+    length = max_length or network.config.max_position_embeddings
+    reading = Reading(species, gene_species, counts, length, how.whole_cells(network.config))
+    how.width(network.config)  # refuses what this model does not have, before the work
+    genes = genes and how.network is not None
     means = GeneMeans(table.vocab_size, network.config.hidden_size) if genes else None
     coverage = Coverage()
     parts = [
-        encode_cells(
+        how.embed(
             network,
             tokenized,
-            pooling=pooling,
+            table,
             layer=layer,
             max_tokens=max_tokens,
             bf16=bf16,
@@ -106,7 +113,7 @@ def embed(
         **adata.uns.get("genecompass", {}),
         **provenance(network, name_of(model)),
         "coverage": coverage.to_dict(),
-        "embedding": {"key": key, "pooling": pooling, "layer": layer, "max_length": reading.max_length},
+        "embedding": {"key": key, "pooling": how.name, "layer": layer, "max_length": reading.max_length},
     }
     return adata
 

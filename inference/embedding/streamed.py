@@ -19,8 +19,9 @@ from ...tokenization.readers import open_cells
 from ..cells import CHUNK, Coverage, Reading, chunks, provenance
 from ..checkpoint import gene_table_of, load_checkpoint
 from ..h5ad import add_to_h5ad
-from .encode import MAX_TOKENS, GeneMeans, encode_cells
+from .encode import MAX_TOKENS, GeneMeans
 from .in_memory import CELL_KEY, GENE_KEY, gene_rows
+from .pooling import Pooling
 
 _SAVE_EVERY = 8  # chunks between two saved states: gene sums of a large model are hundreds of megabytes
 
@@ -49,7 +50,7 @@ def embed_file(
     model: str | os.PathLike[str],
     species: str,
     *,
-    pooling: str = "mean",
+    pooling: str = "auto",
     layer: int = -1,
     genes: bool = True,
     key: str = CELL_KEY,
@@ -107,7 +108,11 @@ def embed_file(
         raise InputError(f"{output}: would overwrite its own input; choose another output")
     cells = open_cells(source, counts=counts)
     network, processor = load_checkpoint(model, device="cpu")
-    reading = Reading(species, gene_species, counts, max_length or network.config.max_position_embeddings)
+    how = Pooling.choose(pooling, network.config)
+    how.width(network.config)  # refuses what this model does not have, before the work
+    genes = genes and how.network is not None
+    length = max_length or network.config.max_position_embeddings
+    reading = Reading(species, gene_species, counts, length, how.whole_cells(network.config))
     plan = EmbedPlan(
         source=str(source.resolve()),
         source_bytes=source.stat().st_size,
@@ -115,7 +120,7 @@ def embed_file(
         cells=cells.n_cells,
         model=str(model),
         reading=asdict(reading),
-        pooling=pooling,
+        pooling=how.name,
         layer=layer,
         genes=genes,
         bf16=bf16,
@@ -135,7 +140,7 @@ def embed_file(
     uns = {
         **provenance(network, str(model)),
         "coverage": coverage.to_dict(),
-        "embedding": {"key": key, "pooling": pooling, "layer": layer, "max_length": reading.max_length},
+        "embedding": {"key": key, "pooling": how.name, "layer": layer, "max_length": reading.max_length},
     }
     blocks = [np.load(_part_folder(work, i) / "cells.npy", mmap_mode="r") for i in range(len(plan.parts))]
     add_to_h5ad(source, output, obsm={key: blocks}, varm=varm, uns={"genecompass": uns})
@@ -189,7 +194,8 @@ def _embed_part(plan: EmbedPlan, work: Path, part: int, device: str | None, prog
 
     network, processor = load_checkpoint(plan.model, device=device, fold=True)
     table = gene_table_of(processor)
-    width = network.config.hidden_size * (2 if plan.pooling == "both" else 1)
+    how = Pooling.choose(plan.pooling, network.config)
+    width = how.width(network.config)
     start, stop = plan.parts[part]
     folder = _part_folder(work, part)
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,10 +211,10 @@ def _embed_part(plan: EmbedPlan, work: Path, part: int, device: str | None, prog
         for number, (first, tokenized) in enumerate(
             chunks(source, table, reading, start=done, stop=stop, coverage=coverage), start=1
         ):
-            rows = encode_cells(
+            rows = how.embed(
                 network,
                 tokenized,
-                pooling=plan.pooling,
+                table,
                 layer=plan.layer,
                 max_tokens=plan.max_tokens,
                 bf16=plan.bf16,

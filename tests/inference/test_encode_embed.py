@@ -174,6 +174,7 @@ def test_a_file_keeps_every_entry(checkpoint, tmp_path):
 
 def test_a_killed_run_continues_to_the_same_bytes(checkpoint, tmp_path, monkeypatch):
     module = import_module("genecompass.inference.embedding.streamed")
+    pooling = import_module("genecompass.inference.embedding.pooling")
     monkeypatch.setattr(module, "CHUNK", 8)
     monkeypatch.setattr("genecompass.inference.cells.chunks.__kwdefaults__", {**_defaults(), "chunk": 8})
     monkeypatch.setattr(module, "_SAVE_EVERY", 1)
@@ -181,7 +182,7 @@ def test_a_killed_run_continues_to_the_same_bytes(checkpoint, tmp_path, monkeypa
     module.embed_file(tmp_path / "in.h5ad", tmp_path / "whole.h5ad", str(checkpoint), "human", devices=["cpu"])
 
     calls = {"n": 0}
-    encode = module.encode_cells
+    encode = pooling.encode_cells
 
     def dies(*args, **kwargs):
         calls["n"] += 1
@@ -189,7 +190,7 @@ def test_a_killed_run_continues_to_the_same_bytes(checkpoint, tmp_path, monkeypa
             raise KeyboardInterrupt
         return encode(*args, **kwargs)
 
-    monkeypatch.setattr(module, "encode_cells", dies)
+    monkeypatch.setattr(pooling, "encode_cells", dies)
     with pytest.raises(KeyboardInterrupt):
         module.embed_file(tmp_path / "in.h5ad", tmp_path / "resumed.h5ad", str(checkpoint), "human", devices=["cpu"])
     assert not (tmp_path / "resumed.h5ad").exists()

@@ -56,6 +56,7 @@ def make_config(output: object, *sets: str):
         *("data.max_length=64", "data.tokens_per_batch=320", "data.pool_cells=32", "data.held_out=0.2"),
         *("logging.to=[]", "logging.progress_bar=false", "logging.every_steps=1", "logging.peak_tflops=0.1"),
         *("optimisation.device=cpu", "optimisation.max_steps=12", "optimisation.warmup_steps=2"),
+        *("masking.task=published", "data.cells_per_batch=null", "evaluation.yardstick_cells_per_species=5000"),
         *("checkpoints.every_steps=4", "evaluation.every_steps=null", "model.overrides={hidden_size: 16}"),
     )
     return load_config("tiny", [f"output={output}", *small, *sets])

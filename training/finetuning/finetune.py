@@ -91,6 +91,7 @@ def finetune_cells(
             species=species,
             gene_species=gene_species,
             max_length=length,
+            whole_cells=_has_cell_vector(base),
             empty_cells="keep",
             keep_share=share,
             seed=settings.seed,
@@ -209,6 +210,10 @@ def gene_label_tokens(
     clashing = found.groupby("token")["label"].transform(lambda labels: len(set(labels)) > 1).astype(bool)
     found = found[~clashing].drop_duplicates("token")
     return found["token"].to_numpy(dtype=np.int64), read_labels(found, "label", where="gene labels"), unknown
+
+
+def _has_cell_vector(base: Path) -> bool:
+    return bool(json.loads((base / "config.json").read_text(encoding="utf-8")).get("cell_size"))
 
 
 def _length(base: Path, wanted: int | None) -> int:

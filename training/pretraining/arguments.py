@@ -49,7 +49,8 @@ def training_arguments(config: PretrainConfig, folder: Path) -> TrainingArgument
         remove_unused_columns=False,
         # the stream is restored to its position instead of being read again from the start
         ignore_data_skip=True,
-        ddp_find_unused_parameters=False,
+        # no loss reaches the heads for hidden genes where counts are split
+        ddp_find_unused_parameters=config.masking.task == "count_split",
         **settings,
     )
     if arguments.n_gpu > 1:

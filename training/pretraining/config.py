@@ -50,14 +50,18 @@ class DataSection:
 
 @dataclass
 class MaskingSection:
-    """What is hidden and what is asked; see `genecompass.training.pretraining.masking.CellMasker`."""
+    """What is hidden and what is asked; see `CellMasker` (masking.py) and `SplitSettings` (count_split.py)."""
 
-    task: Literal["published", "hidden_rank"] = "published"
+    task: Literal["published", "hidden_rank", "count_split"] = "published"
     rate: float = 0.15
     mask_share: float = 0.8
     random_share: float = 0.1
     keep_id: float = 0.5
     shuffle_equal_values: bool = True
+    split_share: list[float] = field(default_factory=lambda: [0.1, 0.8])
+    split_genes: list[int] = field(default_factory=lambda: [80, 160])
+    panel_chance: float = 0.5
+    asked_genes: int = 4000
 
 
 @dataclass
@@ -169,6 +173,9 @@ class PretrainConfig:
                 f"config: data.tokens_per_batch ({self.data.tokens_per_batch}) is smaller than data.max_length "
                 f"({self.data.max_length}): the longest cell would fit no batch"
             )
+        for key, pair in (("split_share", self.masking.split_share), ("split_genes", self.masking.split_genes)):
+            if len(pair) != 2:
+                raise InputError(f"config: masking.{key} is {pair}, must be two numbers: the least and the most")
         if not 0 <= self.data.held_out < 1:
             raise InputError(f"config: data.held_out is {self.data.held_out}, must be a share below 1")
         if not 0 < self.data.share <= 1:

@@ -19,6 +19,9 @@ from .stream import Row
 EVALUATION_SEED = 0
 EVALUATION_EPOCH = -1
 
+# what a report may hold, and the figure by which it is compared with its yardsticks; lower is better
+MAIN_FIGURE = {"id": "cross_entropy", "value": "mse", "count": "cross_entropy"}
+
 Report = dict[str, Any]
 
 
@@ -156,7 +159,9 @@ def flat_figures(report: Report) -> dict[str, float]:
     {'value_mse_all': 0.5, 'value_pearson_all': 0.1, 'value_mse_all_yardstick_own_mean': 0.5}
     """
     found: dict[str, float] = {}
-    for kind, main in (("id", "cross_entropy"), ("value", "mse")):
+    for kind, main in MAIN_FIGURE.items():
+        if kind not in report["model"]:
+            continue
         for group, figures in report["model"][kind].items():
             found |= {f"{kind}_{name}_{group}": value for name, value in figures.items() if name != "slots"}
         for yardstick, groups in report["yardsticks"][kind].items():
@@ -177,9 +182,13 @@ def format_report(report: Report) -> str:
     True
     """
     lines = [f"held-out cells: {report['cells']}, task: {report['task']}"]
-    for kind, figures in (("id", ("cross_entropy", "top1", "top10")), ("value", ("mse", "pearson"))):
-        for group, scores in report["model"][kind].items():
-            lines.append(f"  {kind} / {group} ({scores['slots']} hidden genes)")
+    for kind, figures in (
+        ("id", ("cross_entropy", "top1", "top10")),
+        ("value", ("mse", "pearson")),
+        ("count", ("cross_entropy",)),
+    ):
+        for group, scores in report["model"].get(kind, {}).items():
+            lines.append(f"  {kind} / {group} ({scores['slots']} {'cells' if kind == 'count' else 'hidden genes'})")
             lines.append("    " + _line("model", scores, figures))
             for name, groups in report["yardsticks"][kind].items():
                 if group in groups:

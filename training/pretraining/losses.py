@@ -5,17 +5,20 @@ from typing import Any
 import torch
 
 from ...tokenization.gene_table import SPECIAL_TOKENS
+from .count_split import COUNT_TARGETS
 from .masking import HIDDEN_GENES, NO_TARGET
 
 
 def count_targets(batch: dict[str, Any]) -> tuple[int, int]:
-    """How many ids and how many values a batch asks for.
+    """How many ids and how many values a batch asks for; under count splitting how many cells, and 0.
 
     Examples
     --------
     >>> count_targets({"labels": torch.tensor([[-100, 4]]), "value_targets": torch.tensor([[True, True]])})
     (1, 2)
     """
+    if COUNT_TARGETS in batch:
+        return len(batch[COUNT_TARGETS]), 0
     ids = batch[HIDDEN_GENES] != 0 if HIDDEN_GENES in batch else batch["labels"] != NO_TARGET
     return int(ids.sum()), int(batch["value_targets"].sum())
 
@@ -28,7 +31,8 @@ def loss_sums(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Te
     model
         The masked-gene model, wrapped or not.
     batch
-        From `MaskedGeneCollator`. With ``hidden_genes``, each cell is answered once, over the genes that are not
+        From `MaskedGeneCollator`, or from `CountSplitCollator`: then the first sum is the cross-entropy of held-back
+        counts over cells, the second 0. With ``hidden_genes``, each cell is answered once, over the genes that are not
         visible in it, and scored against all of its hidden genes, which is what one answer per like slot would give.
 
     Returns
@@ -36,6 +40,9 @@ def loss_sums(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Te
     tuple
         Sum over ids (nats), sum over values, and the model's output.
     """
+    if COUNT_TARGETS in batch:
+        outputs = model(**batch)
+        return outputs.count_loss, torch.zeros_like(outputs.count_loss), outputs
     hidden = batch.get(HIDDEN_GENES)
     outputs = model(**{name: tensor for name, tensor in batch.items() if name != HIDDEN_GENES})
     answered = (batch["labels"] != NO_TARGET).sum()

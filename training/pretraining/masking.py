@@ -282,6 +282,10 @@ class MaskedGeneCollator:
         """Tensors for the model from rows of the corpus; a row's own ``epoch`` wins over `epoch`."""
         return self.lay_out([self.masker(row, row.get("epoch", epoch)) for row in rows])
 
+    def lengths(self, rows: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.int64]:
+        """Gene slots that each row takes."""
+        return np.array([len(row["input_ids"]) for row in rows])
+
     def lay_out(self, masked: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Pad or pack cells that are masked already."""
         if self.masker.task == "hidden_rank" and self.one_answer:

@@ -15,6 +15,7 @@ from ...modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneM
 from ...tokenization.checkpoint_files import check_checkpoint
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import SPECIAL_TOKENS, GeneTable
+from ...tokenization.profile import BAG_COLUMNS
 from .config import PretrainConfig
 from .stream import Row
 
@@ -22,6 +23,8 @@ from .stream import Row
 START_AXES = 24
 START_SCALE = 1.0
 RANDOM_PART = 0.02
+# width of the cell vector, and axes of the corpus in it, unless model.overrides says otherwise
+CELL_SIZE = 128
 
 
 def limit_table(table: GeneTable, gene_ids: Iterable[str]) -> GeneTable:
@@ -168,6 +171,10 @@ def _model_config(config: PretrainConfig, table: GeneTable, priors: dict[str, in
         # no pre-training loss reaches the species slot: classifiers on this checkpoint start better from the mean
         "classifier_pooling": "mean",
     }
+    if config.masking.task == "count_split":
+        settings |= {"cell_size": CELL_SIZE, "cell_axes": CELL_SIZE, "cell_profile": BAG_COLUMNS}
+        settings["rank_positions"] = False
+        settings["classifier_pooling"] = "cell"
     fixed = [name for name in config.model.overrides if name in ("vocab_size", "species", "priors")]
     if fixed:
         raise InputError(f"model.overrides: {fixed[0]!r} follows from the gene table and the priors; leave it out")
@@ -191,6 +198,8 @@ def _from_checkpoint(config: PretrainConfig, table: GeneTable) -> GeneCompassFor
     model = GeneCompassForMaskedGeneModeling.from_pretrained(folder)
     if config.masking.task == "hidden_rank" and not model.config.unknown_rank:
         raise InputError(f"{folder}: this model has no position for an unknown rank; use masking.task=published")
+    if config.masking.task == "count_split" and not model.config.cell_size:
+        raise InputError(f"{folder}: this model has no cell vector to train; use masking.task=hidden_rank")
     if config.data.max_length > model.config.max_position_embeddings:
         raise InputError(
             f"data.max_length {config.data.max_length} is longer than the {model.config.max_position_embeddings} "

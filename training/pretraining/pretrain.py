@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -23,7 +22,10 @@ from transformers import (
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from .arguments import fit_warmup, steps_for_epochs, training_arguments
+from .cell_statistics import CellStatistics
 from .config import PretrainConfig
+from .count_evaluation import HeldOutCounts
+from .count_split import CountSplitCollator, SplitSettings
 from .evaluation import HeldOutCells, flat_figures
 from .export import base_record, export
 from .masking import CellMasker, MaskedGeneCollator, token_pools
@@ -31,7 +33,7 @@ from .model_setup import build_model, start_from_statistics
 from .progress import ProgressBar
 from .run_folder import claim_folder, mark_begun
 from .sources import Corpus, check_corpus, corpus_opener, count_cells, fingerprint
-from .stream import Cells, Row, TokenBudgetStream, collect_cells, is_held_out, is_trained_on
+from .stream import Cells, Collator, Row, TokenBudgetStream, collect_cells, is_held_out, is_trained_on
 from .trainer import PretrainingTrainer, PriorWarmup
 from .vocabulary import gene_table_for
 
@@ -72,7 +74,7 @@ def pretrain(
     resume: bool = False,
     callbacks: Iterable[TrainerCallback] = (),
 ) -> PretrainResult:
-    """Pre-train a masked-gene model; the same call on a laptop, a GPU or under ``torchrun``.
+    """Pre-train a model; the same call on a laptop, a GPU or under ``torchrun``.
 
     Parameters
     ----------
@@ -110,6 +112,7 @@ def pretrain(
     >>> rows = [{"input_ids": draw.permutation(30)[:12] + 2, "values": np.sort(draw.random(12))[::-1] + 0.1,
     ...          "species": 0, "cell_id": f"cell {i}"} for i in range(64)]
     >>> config = load_config("tiny", [f"output={tempfile.mkdtemp()}", "optimisation.max_steps=2", "data.held_out=0.2",
+    ...                               "masking.task=hidden_rank",
     ...                               "logging.progress_bar=false", "logging.to=[]", "optimisation.device=cpu"])
     >>> result = pretrain(config, corpus=rows, table=table)
     >>> result.steps
@@ -128,22 +131,12 @@ def pretrain(
     table = gene_table_for(config, corpus, table)
     set_seed(config.seed)
     model = build_model(config, table)
-    masker = make_masker(config, table, model.config.max_position_embeddings)
     opener = corpus_opener(corpus, table, config)
     held_out, counted = _figures_cells(config, table, opener)
-    if config.model.start_from_statistics and config.model.from_checkpoint is None:
-        start_from_statistics(model, counted)
-    evaluator = HeldOutCells(
-        held_out,
-        counted,
-        masker,
-        vocab_size=table.vocab_size,
-        species=table.species,
-        max_tokens=config.data.tokens_per_batch,
-    )
-    stream = make_stream(config, masker, opener, arguments)
+    collator, evaluator, table = _task(config, table, model, held_out, counted, arguments)
+    stream = make_stream(config, collator, opener, arguments)
     if arguments.max_steps <= 0:
-        lengths = np.array([len(row["input_ids"]) for row in counted])
+        lengths = collator.lengths(counted)
         arguments.max_steps = steps_for_epochs(config, lengths, count_cells(corpus, opener), arguments.world_size)
     fit_warmup(arguments)
 
@@ -191,11 +184,58 @@ def pretrain(
     return result
 
 
+def _task(
+    config: PretrainConfig,
+    table: GeneTable,
+    model: Any,
+    held_out: list[Row],
+    counted: list[Row],
+    arguments: TrainingArguments,
+) -> tuple[Collator, HeldOutCells | HeldOutCounts, GeneTable]:
+    """What is asked of cells, who scores it, and the gene table with what was counted for it; starts a new model."""
+    fresh = config.model.from_checkpoint is None
+    layout = _layout(config, arguments)
+    if config.masking.task != "count_split":
+        masker = make_masker(config, table, model.config.max_position_embeddings)
+        if config.model.start_from_statistics and fresh:
+            start_from_statistics(model, counted)
+        evaluator = HeldOutCells(
+            held_out,
+            counted,
+            masker,
+            vocab_size=table.vocab_size,
+            species=table.species,
+            max_tokens=config.data.tokens_per_batch,
+        )
+        return MaskedGeneCollator(masker, layout, one_answer=True), evaluator, table
+    statistics = CellStatistics.count(counted, table, axes=model.config.cell_axes)
+    table = statistics.put_into(table)
+    if fresh:
+        statistics.fill_buffers(model, table)
+        if config.model.start_from_statistics:
+            statistics.start(model)
+    collator = CountSplitCollator(table, statistics, split_settings(config), layout, seed=config.seed)
+    return collator, HeldOutCounts(held_out, collator, statistics, len(counted)), table
+
+
+def split_settings(config: PretrainConfig) -> SplitSettings:
+    """How cells are split in this run."""
+    masking = config.masking
+    return SplitSettings(
+        least_share=masking.split_share[0],
+        most_share=masking.split_share[1],
+        panel_chance=masking.panel_chance,
+        fewest_genes=min(masking.split_genes[0], config.data.max_length),
+        most_genes=min(masking.split_genes[1], config.data.max_length),
+        asked_genes=masking.asked_genes,
+    )
+
+
 def make_masker(config: PretrainConfig, table: GeneTable, positions: int) -> CellMasker:
     """What hides genes in this run; `positions` is the model's ``max_position_embeddings``."""
-    return CellMasker(
-        token_pools(table), unknown_rank_position=positions, seed=config.seed, **dataclasses.asdict(config.masking)
-    )
+    hiding = {item.name for item in dataclasses.fields(CellMasker)}
+    options = {name: value for name, value in dataclasses.asdict(config.masking).items() if name in hiding}
+    return CellMasker(token_pools(table), unknown_rank_position=positions, seed=config.seed, **options)
 
 
 def _figures_cells(
@@ -223,19 +263,22 @@ def _figures_cells(
     return held_out, counted
 
 
+def _layout(config: PretrainConfig, arguments: TrainingArguments) -> Literal["padded", "packed"]:
+    if config.data.layout != "auto":
+        return config.data.layout
+    # packing pays where attention takes variable lengths; on CPU sorted, padded batches are faster
+    packs = arguments.device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+    return "packed" if packs else "padded"
+
+
 def make_stream(
-    config: PretrainConfig, masker: CellMasker, opener: Callable[..., Cells], arguments: TrainingArguments
+    config: PretrainConfig, collator: Collator, opener: Callable[..., Cells], arguments: TrainingArguments
 ) -> TokenBudgetStream:
     """The training batches of this process."""
     data = config.data
-    layout = data.layout
-    if layout == "auto":
-        # packing pays where attention takes variable lengths; on CPU sorted, padded batches are faster
-        packs = arguments.device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
-        layout = "packed" if packs else "padded"
     return TokenBudgetStream(
         opener(shuffle=True, seed=config.seed, rank=arguments.process_index, world_size=arguments.world_size),
-        MaskedGeneCollator(masker, layout, one_answer=True),
+        collator,
         max_tokens=data.tokens_per_batch,
         max_cells=data.cells_per_batch,
         pool_cells=data.pool_cells,

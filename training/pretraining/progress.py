@@ -31,10 +31,10 @@ class ProgressBar(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
         """Show the latest losses and the speed."""
-        if self.bar is not None and logs and "id_loss" in logs:
-            self.bar.set_postfix_str(
-                f"id {logs['id_loss']:.3f}, value {logs['value_loss']:.4f}, {logs['tokens_per_second']:,.0f} tokens/s"
-            )
+        losses = {name: logs[f"{name}_loss"] for name in ("id", "value", "count") if logs and f"{name}_loss" in logs}
+        if self.bar is not None and losses:
+            shown = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
+            self.bar.set_postfix_str(f"{shown}, {logs['cells_per_second']:,.0f} cells/s")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 from ...tokenization.errors import InputError
 from ...tokenization.files import sha256_of
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.tokenize import ALL_GENES
 from .config import PretrainConfig
 from .stream import Cells, Row
 
@@ -105,7 +106,8 @@ def corpus_opener(corpus: Corpus, table: GeneTable, config: PretrainConfig) -> C
         return open_corpus(
             corpus,
             table,
-            max_length=config.data.max_length,
+            # a split divides all counts of a cell; how many genes the network reads is drawn afterwards
+            max_length=ALL_GENES if config.masking.task == "count_split" else config.data.max_length,
             select=config.data.select,
             # figures are taken on the cells as they are; only training mixes species
             species_probabilities=config.data.species_probabilities if shuffle else None,

@@ -5,16 +5,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ...tokenization.batching import batches_by_tokens
 from ...tokenization.errors import InputError
-from .masking import MaskedGeneCollator
 
 Row = Mapping[str, Any]
 POSITION = "stream_position"
 CELL_IDS = "cell_ids"
+
+
+class Collator(Protocol):
+    """What the stream needs of a task: how long rows will be, and a batch of them."""
+
+    def lengths(self, rows: Sequence[Row]) -> npt.NDArray[np.int64]:
+        """Gene slots that each row takes at most."""
+        ...
+
+    def __call__(self, rows: Sequence[Row], epoch: int = 0) -> dict[str, torch.Tensor]:
+        """Tensors for the model."""
+        ...
 
 
 class Cells(Protocol):
@@ -92,7 +104,7 @@ class TokenBudgetStream(IterableDataset[dict[str, torch.Tensor]]):
     def __init__(
         self,
         corpus: Cells,
-        collator: MaskedGeneCollator,
+        collator: Collator,
         *,
         max_tokens: int,
         max_cells: int | None = None,
@@ -171,7 +183,7 @@ class TokenBudgetStream(IterableDataset[dict[str, torch.Tensor]]):
 
     def _batches(self, pool: list[Row], epoch: int) -> list[list[Row]]:
         # as wide as they will be once padded to a multiple of eight
-        lengths = np.array([-(-len(row["input_ids"]) // 8) * 8 for row in pool])
+        lengths = -(-self.collator.lengths(pool) // 8) * 8
         # the first cell's place in the hash makes pools of one epoch differ in order, and a restored one alike
         order_seed = (self.seed * 1_000_003 + epoch) * 1_000_003 + int(
             position_of_cell(str(pool[0]["cell_id"])) * 1_000_003

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ...modeling_genecompass import GeneCompassForMaskedGeneModeling
 from ...tokenization.errors import InputError
 from . import checkpoints
+from .count_split import COUNT_TARGETS, CountSplitCollator
 from .losses import count_targets, loss_sums
 from .masking import NO_TARGET
 from .metering import FlopCount, Meter, peak_flops
@@ -76,6 +77,7 @@ class PretrainingTrainer(Trainer):
         # the loss is normalised here, by global counts; the Trainer must not divide it again
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+        self.counts = isinstance(stream.collator, CountSplitCollator)
         self.meter = Meter(self.args.device)
         self._flop_count = FlopCount(model.config)
         self._peak = peak_tflops * 1e12 if peak_tflops else None
@@ -126,7 +128,8 @@ class PretrainingTrainer(Trainer):
         self.meter.tokens += int(lengths.sum())
         self.meter.slots += batch["input_ids"].numel()
         self.meter.cells += len(lengths)
-        self.meter.flops += self._flop_count.of_batch(lengths, int((batch["labels"] != NO_TARGET).sum()))
+        asked = int((batch["labels"] != NO_TARGET).sum()) if "labels" in batch else 0
+        self.meter.flops += self._flop_count.of_batch(lengths, asked)
 
     # ---- loss ----
 
@@ -149,7 +152,10 @@ class PretrainingTrainer(Trainer):
         id_part, value_part = id_sum / totals[0], value_sum / totals[1]
         self.meter.add_losses(id_part, value_part)
         weights = self.accelerator.unwrap_model(model).config
-        loss = weights.id_loss_weight * id_part + weights.value_loss_weight * value_part
+        if COUNT_TARGETS in inputs:
+            loss = id_part
+        else:
+            loss = weights.id_loss_weight * id_part + weights.value_loss_weight * value_part
         loss = loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
@@ -163,6 +169,9 @@ class PretrainingTrainer(Trainer):
             if self._peak is None:
                 self._peak = peak_flops(self.args.device, torch.bfloat16 if self._half() else torch.float32)
             logs = {**logs, **self.meter.report(totals, self.args.world_size, self._peak)}
+            if self.counts:
+                logs["count_loss"] = logs.pop("id_loss")
+                logs.pop("value_loss")
             self._refuse_nan(logs["loss"], logs)
         super().log(logs, start_time)
 
@@ -172,10 +181,15 @@ class PretrainingTrainer(Trainer):
     def _refuse_nan(self, loss: float, logs: dict[str, float]) -> None:
         if loss == loss and abs(loss) != float("inf"):
             return
+        losses = ", ".join(
+            f"{name.removesuffix('_loss')} {logs[name]:.4g}"
+            for name in ("id_loss", "value_loss", "count_loss")
+            if name in logs
+        )
         good = checkpoints.checkpoints_in(str(self.args.output_dir))
         raise DivergedError(
-            f"the loss is {loss} at step {self.state.global_step} (id {logs['id_loss']:.4g}, value "
-            f"{logs['value_loss']:.4g}, gradient norm {logs['grad_norm']:.4g}); training stops. Lower "
+            f"the loss is {loss} at step {self.state.global_step} ({losses}, gradient norm {logs['grad_norm']:.4g}); "
+            "training stops. Lower "
             "optimisation.learning_rate or lengthen optimisation.warmup_steps, or use precision bf16 or "
             f"fp32 instead of fp16. Last good checkpoint: {good[-1] if good else 'none'}"
         )
