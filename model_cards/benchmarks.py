@@ -148,7 +148,7 @@ def _sounds_like_ours(method: str) -> bool:
 def pretraining_scores(evaluation: dict[str, Any]) -> list[Score]:
     """Held-out cells after pre-training: the model beside the yardsticks that cost nothing to predict."""
     scores = []
-    for kind, label in (("id", "hidden gene ids"), ("value", "hidden values")):
+    for kind, label in (("id", "hidden gene ids"), ("value", "hidden values"), ("count", "held-back counts")):
         for species, figures in (evaluation.get("model", {}).get(kind) or {}).items():
             scores += _figures("this model", label, species, figures, True)
         for name, groups in (evaluation.get("yardsticks", {}).get(kind) or {}).items():

@@ -9,7 +9,7 @@ from ..tokenization.files import atomic_path
 
 CURVE_FILE = "figures/training.png"
 # what may be on a curve, in the order of the columns
-_LOSSES = ("loss", "id_loss", "value_loss", "eval_loss", "validation_loss", "eval_macro_f1", "score")
+_LOSSES = ("loss", "id_loss", "value_loss", "count_loss", "eval_loss", "validation_loss", "eval_macro_f1", "score")
 _POINTS = 8
 
 

@@ -42,7 +42,7 @@ class DemoOptions:
     data: str | None = None
     species: str = SPECIES
     label: str = LABEL
-    steps: int = 1200
+    steps: int = 300
     epochs: int = 3
     max_cells: int = 2000
     max_length: int = 256

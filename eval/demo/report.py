@@ -86,15 +86,22 @@ def _tested(result: DemoResult) -> int:
 def _pretraining_lines(result: DemoResult) -> list[str]:
     evaluation = result.pretraining.evaluation
     lines = []
-    for kind, figure, words in (
-        ("id", "cross_entropy", "which genes are hidden, cross-entropy"),
-        ("value", "mse", "their values, mean squared error"),
-    ):
+    for kind, (title, figure, words) in _asked(evaluation).items():
         mine = evaluation["model"][kind]["all"][figure]
         yardsticks = {name: groups["all"][figure] for name, groups in evaluation["yardsticks"][kind].items()}
         name = min(yardsticks, key=lambda key: yardsticks[key])
-        lines.append(f"{words}: {mine:.3f} / {yardsticks[name]:.3f} ({name})")
+        lines.append(f"{title.lower()}, {words}: {mine:.3f} / {yardsticks[name]:.3f} ({name})")
     return lines
+
+
+def _asked(evaluation: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
+    """What pre-training asked: kind to title, figure and its name in words."""
+    known = {
+        "id": ("Which genes are hidden", "cross_entropy", "cross-entropy"),
+        "value": ("Their values", "mse", "mean squared error"),
+        "count": ("Held-back counts of a cell", "cross_entropy", "cross-entropy"),
+    }
+    return {kind: words for kind, words in known.items() if kind in evaluation["model"]}
 
 
 def _deletion_lines(result: DemoResult) -> list[str]:
@@ -180,14 +187,11 @@ def _axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
 
 
 def _loss(result: DemoResult) -> Any:
-    figure, axes = _axes(9, 3.2, 2)
     history = pd.DataFrame(result.pretraining.history)
     evaluation = result.pretraining.evaluation
-    titles = {
-        "id": ("Which genes are hidden", "cross_entropy", "cross-entropy"),
-        "value": ("Their values", "mse", "mean squared error"),
-    }
-    for axis, (kind, (title, figure_name, words)) in zip(axes, titles.items(), strict=True):
+    titles = _asked(evaluation)
+    figure, axes = _axes(4.5 * len(titles), 3.2, len(titles))
+    for axis, (kind, (title, figure_name, words)) in zip(np.atleast_1d(axes), titles.items(), strict=True):
         curve = history.dropna(subset=[f"{kind}_loss"])
         axis.plot(curve["step"], curve[f"{kind}_loss"], color=_MODEL, label="training")
         held_out = evaluation["model"][kind]["all"][figure_name]

@@ -149,12 +149,11 @@ def _split(cells: ad.AnnData, options: DemoOptions) -> tuple[ad.AnnData, ad.AnnD
 
 
 def _vocabulary(cells: ad.AnnData, train: ad.AnnData, options: DemoOptions, folder: Path) -> tuple[GeneTable, str]:
-    from ...dataset_scripts.vocabulary import from_data, gene_medians
+    from ...dataset_scripts.vocabulary import from_data, gene_statistics
     from ...tokenization.matching import match_genes
 
     table = from_data(cells, options.species)
-    medians = gene_medians([(train, options.species)], table)
-    table = GeneTable(table.frame.assign(median=medians))
+    table = gene_statistics([(train, options.species)], table).put_into(table)
     table.write(folder / "genes.parquet")
     return table, str(match_genes(cells.var, table, species=options.species).report)
 
