@@ -1,7 +1,5 @@
 """Which slot belongs to which cell, in padded and in packed batches."""
 
-from typing import cast
-
 import torch
 
 from .inputs_genecompass import PackedCells
@@ -59,7 +57,7 @@ def profile_slots(
     if attention_mask is None:
         return tokens.flatten(), values.flatten(), cell_of_gene.flatten()
     real = attention_mask.bool()
-    return tokens[real], values[real], cast(torch.Tensor, cell_of_gene[real])
+    return tokens[real], values[real], cell_of_gene[real]
 
 
 def flat_slots(

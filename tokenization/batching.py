@@ -150,8 +150,8 @@ def _whole_cells(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     values = torch.zeros(len(rows), width, dtype=torch.float32)
     for number, row in enumerate(rows):
         here = slice(len(row[PROFILE[0]]))
-        ids[number, here] = torch.from_numpy(np.asarray(row[PROFILE[0]], dtype=np.int64))
-        values[number, here] = torch.from_numpy(np.asarray(row[PROFILE[1]], dtype=np.float32))
+        ids[number, here] = torch.from_numpy(np.array(row[PROFILE[0]], dtype=np.int64))
+        values[number, here] = torch.from_numpy(np.array(row[PROFILE[1]], dtype=np.float32))
     return dict(zip(PROFILE, (ids, values), strict=True))
 
 

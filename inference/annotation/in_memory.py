@@ -172,8 +172,8 @@ def annotation_table(
     )
     tuned = read_finetuning(model)
     longest = network.config.max_position_embeddings
-    how = Pooling.choose(pooling, network.config)
-    whole = how.whole_cells(network.config) if reference is not None else bool(network.config.cell_size)
+    vectors = Pooling.choose(pooling, network.config)
+    whole = vectors.whole_cells(network.config) if reference is not None else bool(network.config.cell_size)
     reading = Reading(species, gene_species, max_length=max_length or tuned.max_length or longest, whole_cells=whole)
     coverage = Coverage()
     runner = _Runner(network, gene_table_of(processor), max_tokens, bf16, progress)
@@ -185,11 +185,11 @@ def annotation_table(
         how: dict[str, Any] = {"method": "fine-tuned model", "temperature": tuned.temperature, "align": align}
     else:
         align = _alignment(align, reference.species, species)
-        prediction, ontology = runner.transfer(source, reading, reference, coverage, k=k, pooling=how, align=align)
+        prediction, ontology = runner.transfer(source, reading, reference, coverage, k=k, pooling=vectors, align=align)
         how = {
             "method": "nearest reference cells",
             "k": k,
-            "pooling": how.name,
+            "pooling": vectors.name,
             "align": align,
             "label": reference.label,
         }

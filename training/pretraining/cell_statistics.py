@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, svds
 
 from ...modeling_genecompass import GeneCompassForMaskedGeneModeling
+from ...modeling_genecompass.cell_genecompass import GeneCompassCellHead
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import WEIGHT_COLUMN, GeneTable
 from ...tokenization.profile import counts_of_values, gene_weights, profiles
@@ -130,7 +132,7 @@ class CellStatistics:
     @torch.no_grad()
     def fill_buffers(self, model: GeneCompassForMaskedGeneModeling, table: GeneTable) -> None:
         """Medians, weights and axes of a model's cell head."""
-        head = model.genecompass.cell_head
+        head = cast(GeneCompassCellHead, model.genecompass.cell_head)
         head.medians.copy_(torch.from_numpy(np.stack([table.cell_medians(name) for name in table.species])))
         head.weights.copy_(torch.from_numpy(self.weights))
         head.axes.copy_(torch.from_numpy(self.axes))
