@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .errors import InputError
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -68,6 +70,48 @@ def _share(path: Path) -> None:
 def _flush_to_disk(path: Path) -> None:
     with open(path, "rb+") as handle:
         os.fsync(handle.fileno())
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder for this process alone; it is let go when the block or the process ends, however it ends.
+
+    Parameters
+    ----------
+    folder
+        Made where it is not there.
+
+    Raises
+    ------
+    InputError
+        Another process holds it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with sole_writer(tempfile.mkdtemp()):
+    ...     pass
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{folder}: another process is writing here; wait for it to end, or choose another output"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -239,7 +239,7 @@ def _known_expression(adata: Any) -> tuple[Any, list[str]]:
     expression = sp.diags_array(1e4 / totals) @ counts
     expression.data = np.log1p(expression.data)
     known = np.flatnonzero(~np.isnan(np.asarray(adata.varm["genecompass"])[:, 0]))
-    return sp.csr_matrix(expression)[:, known], [str(source.var.index[gene]) for gene in known]
+    return sp.csr_matrix(expression)[:, known], source.var.index[known].astype(str).tolist()
 
 
 def _summary(groups: pd.Series, scores: pd.Series, expression: Any, names: list[str]) -> pd.DataFrame:

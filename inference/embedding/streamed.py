@@ -14,8 +14,10 @@ import numpy as np
 import torch
 
 from ...tokenization.errors import InputError
-from ...tokenization.files import atomic_path, write_json
-from ...tokenization.readers import open_cells
+from ...tokenization.files import atomic_path, sole_writer, write_json
+from ...tokenization.gene_table import GeneTable
+from ...tokenization.readers import CellSource, open_cells
+from ...tokenization.readers.hdf5 import open_hdf5
 from ..cells import CHUNK, Coverage, Reading, chunks, provenance
 from ..checkpoint import gene_table_of, load_checkpoint
 from ..h5ad import add_to_h5ad
@@ -128,24 +130,31 @@ def embed_file(
         parts=_parts(cells.n_cells, processes),
     )
     work = output.with_name(output.name + ".partial")
-    _open_work(work, plan, restart)
-    _run_parts(plan, work, devices, progress)
+    with sole_writer(work):
+        _open_work(work, plan, restart)
+        _run_parts(plan, work, devices, progress)
+        _write(plan, work, output, cells, network, gene_table_of(processor), key)
+        shutil.rmtree(work)
+    return output
 
-    table = gene_table_of(processor)
+
+def _write(
+    plan: EmbedPlan, work: Path, output: Path, cells: CellSource, network: Any, table: GeneTable, key: str
+) -> None:
+    """Join what the parts left into a copy of the input."""
+    source, reading = Path(plan.source), Reading(**plan.reading)
     means, coverage = _gather(plan, work, table.vocab_size, network.config.hidden_size)
     varm = {}
     if means is not None:
         names = cells.var.index if cells.counts_from != "raw" else _var_names(source)
         varm[GENE_KEY] = gene_rows(cells.var, names, table, reading, means, cells.obs)
     uns = {
-        **provenance(network, str(model)),
+        **provenance(network, plan.model),
         "coverage": coverage.to_dict(),
-        "embedding": {"key": key, "pooling": how.name, "layer": layer, "max_length": reading.max_length},
+        "embedding": {"key": key, "pooling": plan.pooling, "layer": plan.layer, "max_length": reading.max_length},
     }
     blocks = [np.load(_part_folder(work, i) / "cells.npy", mmap_mode="r") for i in range(len(plan.parts))]
     add_to_h5ad(source, output, obsm={key: blocks}, varm=varm, uns={"genecompass": uns})
-    shutil.rmtree(work)
-    return output
 
 
 def _parts(cells: int, processes: int) -> list[list[int]]:
@@ -159,10 +168,14 @@ def _parts(cells: int, processes: int) -> list[list[int]]:
 
 
 def _open_work(work: Path, plan: EmbedPlan, restart: bool) -> None:
-    if restart and work.exists():
-        shutil.rmtree(work)
-    if work.exists():
-        found = json.loads((work / "plan.json").read_text(encoding="utf-8")) if (work / "plan.json").exists() else {}
+    if restart:
+        for path in work.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if (work / "plan.json").exists():
+        try:
+            found = dict(json.loads((work / "plan.json").read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise InputError(f"{work / 'plan.json'}: damaged ({error}); start over (--restart)") from error
         changed = [name for name, value in asdict(plan).items() if found.get(name) != value]
         if found and changed:
             raise InputError(
@@ -235,7 +248,13 @@ def _part_folder(work: Path, part: int) -> Path:
 def _open_rows(path: Path, shape: tuple[int, int], *, fresh: bool) -> np.memmap:
     if fresh or not path.exists():
         return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    return np.lib.format.open_memmap(path, mode="r+")
+    try:
+        rows = np.lib.format.open_memmap(path, mode="r+")
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); start over (--restart)") from error
+    if rows.shape != shape or rows.dtype != np.float32:
+        raise InputError(f"{path}: damaged (shape {rows.shape}); start over (--restart)")
+    return rows
 
 
 def _save_state(folder: Path, done: int, means: GeneMeans, coverage: Coverage) -> None:
@@ -245,10 +264,14 @@ def _save_state(folder: Path, done: int, means: GeneMeans, coverage: Coverage) -
 
 def _load_state(folder: Path, means: GeneMeans, coverage: Coverage) -> int:
     """Fill `means` and `coverage` with what was saved; give the row to continue at."""
-    with np.load(folder / "state.npz") as state:
-        means.sums[:], means.cells[:] = state["sums"], state["cells"]
-        coverage.merge(Coverage(**json.loads(str(state["coverage"]))))
-        return int(state["done"])
+    try:
+        with np.load(folder / "state.npz", allow_pickle=False) as state:
+            means.sums[:], means.cells[:] = state["sums"], state["cells"]
+            coverage.merge(Coverage(**json.loads(str(state["coverage"]))))
+            return int(state["done"])
+    except Exception as error:  # a damaged archive: zlib, zipfile and NumPy have an error each
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{folder / 'state.npz'}: damaged ({reason}); start over (--restart)") from error
 
 
 def _gather(plan: EmbedPlan, work: Path, vocab_size: int, hidden_size: int) -> tuple[GeneMeans | None, Coverage]:
@@ -262,8 +285,7 @@ def _gather(plan: EmbedPlan, work: Path, vocab_size: int, hidden_size: int) -> t
 
 
 def _var_names(path: Path) -> Any:
-    import h5py
     from anndata.io import read_elem
 
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         return read_elem(file["var"]).index

@@ -1,6 +1,7 @@
 """Checkpoints to resume from: whole or not there, the last few kept, and a full disk leaves the old ones alone."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ...tokenization.errors import InputError
-from ...tokenization.files import write_json
+from ...tokenization.files import sha256_of, write_json
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 PARTIAL = ".partial-checkpoint"
+FILES = "files.json"
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointError(OSError):
@@ -55,11 +59,56 @@ def publish(folder: Path, partial: Path, step: int, keep_last: int) -> Path:
     if target.exists():
         shutil.rmtree(target)
     _flush(partial / target.name)
+    write_json(partial / target.name / FILES, _files_of(partial / target.name))
     os.replace(partial / target.name, target)
     shutil.rmtree(partial, ignore_errors=True)
     for old in checkpoints_in(folder)[:-keep_last]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are as they were written; a damaged one is told and stepped over.
+
+    Raises
+    ------
+    InputError
+        There are checkpoints, and all of them are damaged.
+    """
+    damaged: list[str] = []
+    for checkpoint in reversed(checkpoints_in(folder)):
+        problem = damage_of(checkpoint)
+        if problem is None:
+            if damaged:
+                logger.warning("%s; going back to %s", "; ".join(damaged), checkpoint.name)
+            return checkpoint
+        damaged.append(f"{checkpoint}: {problem}")
+    if damaged:
+        raise InputError(f"{damaged[0]}; no checkpoint of this run is whole: start a new run in another folder")
+    return None
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None where they are as they were written."""
+    try:
+        recorded = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        # written before checkpoints kept their checksums
+        return None if (checkpoint / "trainer_state.json").is_file() else "trainer_state.json is missing"
+    except ValueError:
+        return f"{FILES} is damaged"
+    for name, entry in recorded.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
+            return f"{name} is damaged"
+    return None
+
+
+def _files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": sha256_of(p)} for p in files}
 
 
 def _flush(folder: Path) -> None:

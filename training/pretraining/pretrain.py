@@ -21,6 +21,7 @@ from transformers import (
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
+from . import checkpoints
 from .arguments import fit_warmup, steps_for_epochs, training_arguments
 from .cell_statistics import CellStatistics
 from .config import PretrainConfig
@@ -31,7 +32,7 @@ from .export import base_record, export
 from .masking import CellMasker, MaskedGeneCollator, token_pools
 from .model_setup import build_model, start_from_statistics
 from .progress import ProgressBar
-from .run_folder import claim_folder, mark_begun
+from .run_folder import claimed, mark_begun
 from .sources import Corpus, check_corpus, corpus_opener, count_cells, fingerprint
 from .stream import Cells, Collator, Row, TokenBudgetStream, collect_cells, is_held_out, is_trained_on
 from .trainer import PretrainingTrainer, PriorWarmup
@@ -86,7 +87,8 @@ def pretrain(
     table
         Gene table; None: `config.gene_table` or the corpus' own.
     resume
-        Continue the run in `config.output` from its last checkpoint; weights end up as without the interruption.
+        Continue the run in `config.output` from its last whole checkpoint; weights end up as without the
+        interruption. A run that is finished is evaluated and written again, not trained further.
     callbacks
         Further ``transformers.TrainerCallback`` objects.
 
@@ -125,9 +127,21 @@ def pretrain(
         raise InputError("no output folder: set `output`")
     folder = Path(config.output)
     identity = fingerprint(corpus)
-    checkpoint = claim_folder(folder, config, identity, resume)
-    arguments = training_arguments(config, folder)
+    with claimed(folder, config, identity, resume) as checkpoint:
+        return _train(config, corpus, table, identity, checkpoint, callbacks, started)
 
+
+def _train(
+    config: PretrainConfig,
+    corpus: Corpus,
+    table: GeneTable | None,
+    identity: str,
+    checkpoint: Path | None,
+    callbacks: Iterable[TrainerCallback],
+    started: float,
+) -> PretrainResult:
+    folder = Path(str(config.output))
+    arguments = training_arguments(config, folder)
     table = gene_table_for(config, corpus, table)
     set_seed(config.seed)
     model = build_model(config, table)
@@ -161,7 +175,10 @@ def pretrain(
         mark_begun(folder, config, identity)
     # dropout starts from here whatever the set-up above has drawn
     set_seed(config.seed)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    if checkpoint is not None and checkpoints.step_of(checkpoint) >= arguments.max_steps:
+        trainer.take_up(checkpoint)  # the run is finished: what is left is to evaluate and to write
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
 
     evaluation = evaluator.report(trainer.accelerator.unwrap_model(trainer.model))
     result = PretrainResult(

@@ -247,6 +247,11 @@ class PretrainingTrainer(Trainer):
             figures = {"id_loss": id_loss, "value_loss": value_loss, "grad_norm": float("nan")}
             self._refuse_nan(float("nan"), figures)
 
+    def take_up(self, checkpoint: Path) -> None:
+        """Weights, step and history of a checkpoint, without training on."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
     def restore_stream(self, checkpoint: Path) -> None:
         """Continue the stream after the last batch that the checkpoint's weights have seen."""
         self.positions, self.next_worker = checkpoints.read_positions(
