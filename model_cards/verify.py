@@ -186,7 +186,7 @@ def _check_corpus(found: Verification, manifest: dict[str, Any], base: Any) -> N
     cells = 0
     for name in shards:
         try:
-            file = pq.ParquetFile(found.folder / name)
+            file = pq.ParquetFile(found.folder / name, page_checksum_verification=True)
             cells += file.metadata.num_rows
             problem = _problem_of_first_cell(file)
         except pa.ArrowException as error:

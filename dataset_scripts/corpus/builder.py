@@ -160,12 +160,15 @@ def _plan(ledger: Ledger, sources: list[Source], options: BuildOptions, reshuffl
         "reshuffle": reshuffle,
     }
     if recorded is not None:
-        return ledger.plan({"asked": asked})
+        settled = ledger.plan({"asked": asked})
+        _refuse_changed(ledger, settled, run)
+        return settled
     before = None if reshuffle else old
     known = {} if old is None else {entry["dataset"]: entry for entry in old["sources"]}
     if reshuffle and (lost := sorted(known.keys() - {source.dataset for source in sources})):
         raise InputError(f"{ledger.folder}: --reshuffle needs every input; the table lacks dataset {lost[0]!r}")
     new = [source for source in sources if before is None or source.dataset not in known]
+    _refuse_replaced(ledger.folder, [s for s in sources if s not in new], known, run)
     columns = _columns(ledger.folder, sources, before)
     failed: dict[str, str] = {}
     inputs: list[dict[str, Any]] = []
@@ -193,6 +196,49 @@ def _plan(ledger: Ledger, sources: list[Source], options: BuildOptions, reshuffl
     )
 
 
+def _refuse_changed(ledger: Ledger, plan: dict[str, Any], run: Run) -> None:
+    """An unfinished build goes on with the very files that it began with."""
+    entries = plan["inputs"]
+    paths = [entry["source"]["path"] for entry in entries]
+    for entry, changed in zip(entries, run(_differs, list(zip(paths, entries, strict=True)), "inputs"), strict=True):
+        if changed:
+            raise InputError(
+                f"{entry['source']['path']}: changed since the unfinished build in {ledger.folder} began; put the old "
+                f"file back, or delete {ledger.work} to begin anew"
+            )
+
+
+def _differs(job: tuple[str, dict[str, Any]]) -> bool:
+    path, recorded = Path(job[0]), job[1]
+    if not path.exists():
+        return False  # what is still to be read of it fails by itself
+    # a file that was not touched need not be read again to know that
+    return _stamp(path) != recorded.get("stamp") and _fingerprint(path) != recorded["sha256"]
+
+
+def _refuse_replaced(folder: Path, held: list[Source], known: dict[str, dict[str, Any]], run: Run) -> None:
+    """A data set that the corpus holds, from another file now: its new cells would be left out in silence."""
+    present = [source for source in held if Path(source.path).exists()]
+    sums = run(_fingerprint_of, present, "comparing inputs with the corpus")
+    for source, found in zip(present, sums, strict=True):
+        if found != known[source.dataset]["sha256"]:
+            raise InputError(
+                f"{source.path}: the corpus {folder} holds data set {source.dataset!r} already, from a file of other "
+                "content; give the new file a data set name of its own, take it out of the table, or --reshuffle"
+            )
+
+
+def _fingerprint_of(source: Source) -> str:
+    return _fingerprint(Path(source.path))
+
+
+def _stamp(path: Path) -> list[list[int]]:
+    """Size, times and number of a file, or of each file of a folder: what changes when one is replaced."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    states = [file.stat() for file in files]
+    return [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in states]
+
+
 def _columns(folder: Path, sources: list[Source], old: dict[str, Any] | None) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(name for source in sources for name, _ in source.obs_columns))
     if old is None:
@@ -208,6 +254,7 @@ def _columns(folder: Path, sources: list[Source], old: dict[str, Any] | None) ->
 def _header(options: BuildOptions, source: Source) -> dict[str, Any]:
     """An input's checksum, its rows and its cells per species; its error instead when it cannot be read."""
     try:
+        stamp = _stamp(Path(source.path))
         cells = open_source(source, options.count_type, options.gene_table)
         names, numbers = np.unique(cell_species(source, cells.obs).astype(str), return_counts=True)
         obs_values(source, cells.obs.iloc[:0])
@@ -217,6 +264,7 @@ def _header(options: BuildOptions, source: Source) -> dict[str, Any]:
             "genes": cells.n_genes,
             "species": dict(zip(names.tolist(), numbers.tolist(), strict=True)),
             "sha256": _fingerprint(Path(source.path)),
+            "stamp": stamp,
         }
     except (ValueError, OSError, KeyError) as error:
         return {"error": _one_line(error)}
@@ -283,6 +331,7 @@ def _scatter_tasks(plan: dict[str, Any]) -> dict[str, Task]:
             tasks[name] = Task(
                 *(name, source, start, stop, plan["shards"], seed, options["count_type"]),
                 *(options["quality"], plan["gene_table"], tuple(plan["obs_columns"])),
+                stamp=tuple(tuple(part) for part in entry.get("stamp", ())),
             )
     return tasks
 
@@ -292,9 +341,21 @@ def _scatter_one(ledger: Ledger, task: Task) -> dict[str, Any]:
         return record
     try:
         record = scatter(task, ledger.work / f"{task.name}.arrow")
-    except (ValueError, OSError, KeyError) as error:
+        if task.stamp and _stamp(Path(task.source.path)) != [list(part) for part in task.stamp]:
+            raise InputError(f"{task.source.path}: changed while it was read; build again when it is complete")
+    except (ValueError, KeyError) as error:
+        # readers turn whatever an input does into one of these
         return {"error": _one_line(error)}
+    except OSError as error:
+        raise InputError(_cannot_write(ledger, error)) from error
     return ledger.finish(task.name, record)
+
+
+def _cannot_write(ledger: Ledger, error: OSError) -> str:
+    return (
+        f"{ledger.work}: cannot be written ({_one_line(error)}); what is finished is kept: "
+        "make room, then start the same build again"
+    )
 
 
 def _judge_one(ledger: Ledger, tasks: list[Task]) -> Verdict:
@@ -363,5 +424,8 @@ def _shard_tasks(plan: dict[str, Any], spills: dict[str, list[Spill]]) -> list[S
 def _gather_one(ledger: Ledger, task: ShardTask) -> dict[str, Any] | None:
     if (record := ledger.finished(task.name)) is not None:
         return record["shard"]
-    shard = gather(task, ledger.work / f"{task.name}.parquet")
+    try:
+        shard = gather(task, ledger.work / f"{task.name}.parquet")
+    except OSError as error:
+        raise InputError(_cannot_write(ledger, error)) from error
     return ledger.finish(task.name, {"shard": shard})["shard"]

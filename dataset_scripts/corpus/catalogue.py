@@ -140,7 +140,10 @@ class Corpus:
             return self._files[path]
         local = self._address is None
         file = pq.ParquetFile(
-            os.path.join(self.source, path) if local else self._open(path), memory_map=local, pre_buffer=not local
+            os.path.join(self.source, path) if local else self._open(path),
+            memory_map=local,
+            pre_buffer=not local,
+            page_checksum_verification=True,
         )
         self._files[path] = file
         if len(self._files) > _OPEN_SHARDS:

@@ -97,7 +97,7 @@ def verify(folder: str | os.PathLike[str], *, duplicates: bool = True) -> Verify
 
 def _check_shard(corpus: Corpus, folder: Path, shard: Shard, n_genes: int, report: VerifyReport) -> pd.Series:
     """Check one shard; returns what identifies each of its cells, hashed."""
-    file = pq.ParquetFile(folder / shard.path)
+    file = pq.ParquetFile(folder / shard.path, page_checksum_verification=True)
     expected = schema(corpus.obs_columns, corpus.manifest["options"]["count_type"])
     if not file.schema_arrow.equals(expected):
         report.problems.append(f"{shard.path}: columns or types differ from the corpus's ({file.schema_arrow.names})")

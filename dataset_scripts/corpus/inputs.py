@@ -1,5 +1,6 @@
 """Opening an input, and what is known of its cells: species, names, the obs columns that the corpus keeps."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from genecompass.tokenization.readers import CellSource, open_cells
 
 from .published import PUBLISHED, open_published
 from .sources import Source
+
+_SPECIES = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def open_source(source: Source, count_type: str, table: str | None = None) -> CellSource:
@@ -26,7 +29,10 @@ def open_source(source: Source, count_type: str, table: str | None = None) -> Ce
     """
     fractional = count_type != "int32"
     if source.counts == PUBLISHED:
-        return open_published(source.path, species=source.species, table=table, allow_fractional=fractional)
+        try:
+            return open_published(source.path, species=source.species, table=table, allow_fractional=fractional)
+        except OSError as error:
+            raise InputError(f"{source.path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
     return open_cells(source.path, counts=source.counts, allow_fractional=fractional)
 
 
@@ -40,6 +46,7 @@ def cell_species(source: Source, obs: pd.DataFrame) -> npt.NDArray[np.str_]:
     """
     column, name = source.column_or_constant("species")
     if column is None:
+        check_species_name(name, source.dataset)
         return np.full(len(obs), name, dtype=object)
     if column not in obs.columns:
         raise InputError(f"{source.dataset}: obs has no column {column!r} to name the species; it has {list(obs)}")
@@ -47,7 +54,22 @@ def cell_species(source: Source, obs: pd.DataFrame) -> npt.NDArray[np.str_]:
     missing = pd.isna(obs[column]).to_numpy() | (species == "")
     if missing.any():
         raise InputError(f"{source.dataset}: cell {obs.index[missing][0]!r} has no species in obs column {column!r}")
+    for found in sorted(set(species)):
+        check_species_name(found, source.dataset)
     return species
+
+
+def check_species_name(name: str, where: str) -> None:
+    """Refuse a species that is no plain word: it becomes a folder, a configuration and part of a card.
+
+    Examples
+    --------
+    >>> check_species_name("zebra_fish", "lung")
+    """
+    if not _SPECIES.fullmatch(name):
+        raise InputError(
+            f"{where}: species {name!r} must be a plain word of small letters, digits and _, such as 'human'"
+        )
 
 
 def cell_names(obs: pd.DataFrame) -> npt.NDArray[np.str_]:

@@ -105,4 +105,6 @@ def writer_options(obs_columns: tuple[str, ...]) -> dict[str, Any]:
         },
         "write_statistics": ["n_counts", "species", "dataset", *obs_columns],
         "use_content_defined_chunking": True,
+        # four bytes a page: a flipped bit is an error when it is read, not another count
+        "write_page_checksum": True,
     }

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -16,6 +17,8 @@ from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.files import write_json
 
 from .layout import WORK_FOLDER
+
+logger = logging.getLogger(__name__)
 
 
 def digest(content: Any) -> str:
@@ -60,7 +63,7 @@ class Ledger:
         path = self.work / "plan.json"
         asked = digest(content["asked"])
         if path.exists():
-            recorded: dict[str, Any] = json.loads(path.read_text())
+            recorded = self._read(path)
             if digest(recorded["asked"]) != asked:
                 raise InputError(
                     f"{self.folder}: an unfinished build with other inputs or options lies in {WORK_FOLDER}/; "
@@ -73,16 +76,41 @@ class Ledger:
     def recorded_plan(self) -> dict[str, Any] | None:
         """The plan of an unfinished build; None where there is none."""
         path = self.work / "plan.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return self._read(path) if path.exists() else None
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            digest(content["asked"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: damaged ({error}); delete {self.work} to begin this build anew") from error
+        return content
 
     def finished(self, task: str) -> dict[str, Any] | None:
-        """What a finished task recorded; None when it still has to be done."""
+        """What a finished task recorded; None when it still has to be done, or its output is not what it was."""
         path = self.work / "done" / f"{task}.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            mark = json.loads(path.read_text(encoding="utf-8"))
+            record, sizes = mark["record"], mark["sizes"]
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s: damaged; this part of the build is done again", path)
+            return None
+        for name, size in sizes.items():
+            output = self.work / name
+            # a shard leaves this folder when it is published
+            if (output.exists() and output.stat().st_size != size) or not (
+                output.exists() or task.startswith("gather")
+            ):
+                logger.warning("%s: damaged; this part of the build is done again", output)
+                return None
+        return record
 
     def finish(self, task: str, record: dict[str, Any]) -> dict[str, Any]:
         """Mark a task as finished. Its output must already be in place."""
-        write_json(self.work / "done" / f"{task}.json", record)
+        sizes = {path.name: path.stat().st_size for path in sorted(self.work.glob(f"{task}.*")) if path.is_file()}
+        write_json(self.work / "done" / f"{task}.json", {"record": record, "sizes": sizes})
         return record
 
     def sweep(self) -> None:

@@ -47,6 +47,8 @@ class Task:
         Preset of quality control, and the gene table that it asks for biotypes.
     obs_columns
         Obs columns of the corpus.
+    stamp
+        Size and times of the input when the build was planned.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Task:
     quality: str = "none"
     table: str | None = None
     obs_columns: tuple[str, ...] = ()
+    stamp: tuple[tuple[int, ...], ...] = ()
 
 
 def scatter(task: Task, target: Path) -> dict[str, Any]:
