@@ -104,3 +104,47 @@ class TestPublished:
     def test_wrong_files(self, tmp_path, tokens, homologs, message):
         with pytest.raises(InputError, match=message):
             import_published(_dump(tmp_path / "t", tokens), _dump(tmp_path / "h", homologs) if homologs else None)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", ">i4", "<i2", ">f4", "|b1", ">u8"])
+def test_byte_orders_come_out_right(tmp_path, protocol, dtype):
+    numbers = np.array([[1, 0, 3], [0, 5, 200 % 100]]).astype(dtype)
+    read = read_plain_pickle(_dump(tmp_path / "a.pkl", {"a": numbers, "n": numbers[1, 1]}, protocol))
+    np.testing.assert_array_equal(read["a"], numbers.astype(read["a"].dtype))
+    assert read["n"] == numbers[1, 1]
+    turned = read_plain_pickle(_dump(tmp_path / "f.pkl", np.asfortranarray(numbers), protocol))
+    np.testing.assert_array_equal(turned, numbers.astype(turned.dtype))
+
+
+HOSTILE = {
+    "attributes of the reader": b"cnumpy\ndtype\n(S'__call__'\nI1\ndb.",
+    "attributes of a maker": b"\x80\x02cnumpy.core.multiarray\nscalar\n}X\x05\x00\x00\x00_whatK\x01sb.",
+    "attributes of a dictionary": b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\x00\x00\x00xK\x01sb.",
+    "a memo of sixteen billion": b"\x80\x02]r\xff\xff\xff\xff.",
+    "a text of four gigabytes": b"\x80\x02X\xff\xff\xff\xffab.",
+    "bytes of an exabyte": b"\x80\x04\x8e\x00\x00\x00\x00\x00\x00\x00\x10a.",
+    "a number of many digits": b"\x80\x02\x8b\x00\x00\x10\x00" + b"\x7f" * (1 << 20) + b".",
+    "a deep tuple": b"\x80\x02" + b")" + b"\x85" * 200_000 + b".",
+    "a deep list": b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
+    "an array of terabytes": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    b"(K\x01\x8a\x06\x00\x00\x00\x00\x00\x01\x85cnumpy\ndtype\nU\x02f8\x89\x88\x87R\x89U\x01xtb.",
+    "tuples of tuples": b"\x80\x02}K\x01\x85" + b"q\x00h\x00\x86" * 60 + b"K\x01s.",
+    "a set of tuples": b"\x80\x04\x8f(K\x01\x85" + b"\x942\x86" * 60 + b"\x90.",
+    "an extension": b"\x80\x02\x82\x01.",
+    "an instance": b"(S'x'\nios\nsystem\n.",
+    "a new object": b"\x80\x02cos\nsystem\n)\x81.",
+    "out-of-band data": b"\x80\x05\x97.",
+    "a list in itself": b"\x80\x02]q\x00h\x00a.",
+    "a maker as data": b"cnumpy\ndtype\n.",
+    "more after the end": b"\x80\x02K\x01.K\x01.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pickles_end_in_one_line(tmp_path, name):
+    (tmp_path / "x.pkl").write_bytes(HOSTILE[name])
+    with pytest.raises(InputError, match=r"x\.pkl"):
+        read_plain_pickle(tmp_path / "x.pkl")
+    # and leave the reader as it was
+    assert read_plain_pickle(_dump(tmp_path / "y.pkl", {"n": np.float64(2)})) == {"n": 2.0}
