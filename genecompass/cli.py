@@ -1,9 +1,11 @@
 """The ``genecompass`` command: verbs are imported only when they are called, and bad input is one line, not a trace."""
 
 import os
+import signal
 import sys
+import threading
 import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import typer
 
@@ -30,9 +32,37 @@ VERBS = {
 }
 
 
+# verb -> how an interrupted run goes on
+GOES_ON = {
+    "embed": "the same command goes on after the last cells that were saved",
+    "corpus": "the same command goes on with what is not finished yet",
+    "pretrain": "the same command with --resume goes on from the last checkpoint",
+}
+
+
 class _Verbs(LazyGroup):
     verbs: ClassVar[dict[str, str]] = VERBS
     modules: ClassVar[str] = "genecompass.commands.{}"
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; what typer would end with "Aborted!", or without a word, is told apart."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise ValueError(f"a file ends before its content does; it is cut short ({error or 'EOF'})") from error
+        except KeyboardInterrupt as stop:
+            raise _InterruptedError(isinstance(stop, _Terminated), ctx.invoked_subcommand) from stop
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which a scheduler sends before it kills: unwound like Ctrl-C, so that temporary files go."""
+
+
+class _InterruptedError(Exception):
+    def __init__(self, terminated: bool, verb: str | None) -> None:
+        self.code = 143 if terminated else 130
+        how = GOES_ON.get(str(verb), "nothing half-finished was left under its final name; start it again")
+        super().__init__(f"{'terminated' if terminated else 'interrupted'}: {how}")
 
 
 app = typer.Typer(
@@ -63,21 +93,45 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit 2 with one clear line when the input is at fault.
+    """Run the command line; exit 2 with one clear line when the input is at fault, 1 for anything unforeseen.
 
     ``GENECOMPASS_DEBUG=1`` shows the full trace instead.
     """
     # what libraries will change one day is not the user's concern
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    before = _on_termination(_raise_terminated)
     try:
         app(args=arguments, prog_name="genecompass")
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:
         if os.environ.get("GENECOMPASS_DEBUG"):
             raise
         message = " ".join(str(error).split()) or type(error).__name__
-        sys.stderr.write(f"genecompass: error: {message}\n")
-        sys.exit(2)
+        if isinstance(error, _InterruptedError):
+            sys.stderr.write(f"\ngenecompass: {message}\n")
+            sys.exit(error.code)
+        if isinstance(error, ValueError | OSError | ImportError):
+            sys.stderr.write(f"genecompass: error: {message}\n")
+            sys.exit(2)
+        if isinstance(error, MemoryError):
+            message = f"out of memory ({message}); use fewer cells, smaller batches, or a machine with more"
+        sys.stderr.write(
+            f"genecompass: error: {type(error).__name__}: {message[:500]} (GENECOMPASS_DEBUG=1 shows where)\n"
+        )
+        sys.exit(1)
+    finally:
+        _on_termination(before)
+
+
+def _raise_terminated(number: int, frame: Any) -> None:
+    raise _Terminated
+
+
+def _on_termination(handler: Any) -> Any:
+    """Set what SIGTERM does, give what it did; only the main thread may."""
+    if threading.current_thread() is not threading.main_thread() or handler is None:
+        return None
+    return signal.signal(signal.SIGTERM, handler)
 
 
 if __name__ == "__main__":

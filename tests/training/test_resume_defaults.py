@@ -1,6 +1,8 @@
 """Resuming with the settings that people use: the speed probe on, dropout on, logs and evaluations in between."""
 
+import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -108,3 +110,19 @@ def test_two_runs_do_not_share_a_folder(toy, tmp_path, whole):
     folder = shutil.copytree(whole, tmp_path / "run")
     with sole_writer(folder), pytest.raises(InputError, match="another process is writing here"):
         run(toy, folder, resume=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_with_a_checkpoint_and_says_how_to_go_on(toy, tmp_path, whole, number):
+    class Send(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(InputError, match=f"stopped by {number.name} after step 6 of 12; continue with --resume"):
+        run(toy, tmp_path / "run", Send())
+    assert signal.getsignal(number) is before
+    assert checkpoints_in(tmp_path / "run")[-1].name == "checkpoint-6"
+    assert run(toy, tmp_path / "run", resume=True).steps == 12
+    assert_same(whole, tmp_path / "run")

@@ -35,7 +35,7 @@ from .progress import ProgressBar
 from .run_folder import claimed, mark_begun
 from .sources import Corpus, check_corpus, corpus_opener, count_cells, fingerprint
 from .stream import Cells, Collator, Row, TokenBudgetStream, collect_cells, is_held_out, is_trained_on
-from .trainer import PretrainingTrainer, PriorWarmup
+from .trainer import PretrainingTrainer, PriorWarmup, stopping_on_signals
 from .vocabulary import gene_table_for
 
 
@@ -178,7 +178,13 @@ def _train(
     if checkpoint is not None and checkpoints.step_of(checkpoint) >= arguments.max_steps:
         trainer.take_up(checkpoint)  # the run is finished: what is left is to evaluate and to write
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        with stopping_on_signals(trainer):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    if trainer.stopped_by is not None and trainer.state.global_step < arguments.max_steps:
+        raise InputError(
+            f"stopped by {trainer.stopped_by} after step {trainer.state.global_step} of {arguments.max_steps}; "
+            f"continue with --resume from {checkpoints.checkpoints_in(folder)[-1]}"
+        )
 
     evaluation = evaluator.report(trainer.accelerator.unwrap_model(trainer.model))
     result = PretrainResult(

@@ -1,5 +1,8 @@
 """The training loop: transformers' Trainer with an endless stream, losses over global counts, exact resume."""
 
+import contextlib
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +77,8 @@ class PretrainingTrainer(Trainer):
         self.next_worker = 0
         self.cells_of_step: list[str] = []
         self.time_is_up = False
+        # name of the signal that asked for an end; every process ends together, after a checkpoint
+        self.stopped_by: str | None = None
         # the loss is normalised here, by global counts; the Trainer must not divide it again
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -115,7 +120,7 @@ class PretrainingTrainer(Trainer):
             self.cells_of_step += batch.pop(CELL_IDS)
             counts += torch.tensor([*count_targets(batch), 0])
             self._count(batch)
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self.stopped_by is not None or (self._deadline is not None and time.monotonic() > self._deadline):
             counts[2] = 1
         totals = self.accelerator.reduce(counts.to(device), reduction="sum") if self.args.world_size > 1 else counts
         # any process whose time is up stops all of them after this step
@@ -258,6 +263,27 @@ class PretrainingTrainer(Trainer):
             checkpoint, self.args.process_index, self.args.world_size, self.workers
         )
         self.stream.restore(dict(self.positions), self.next_worker)
+
+
+@contextlib.contextmanager
+def stopping_on_signals(trainer: PretrainingTrainer) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end training after the next step, with a checkpoint; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        trainer.stopped_by = signal.Signals(number).name
+        signal.signal(number, before[number])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, ask)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _StopTogether(TrainerCallback):
