@@ -94,6 +94,9 @@ def _pretraining_lines(result: DemoResult) -> list[str]:
     return lines
 
 
+_DELETION_COLUMNS = ["group", "n_cells", "mean", "null_mean", "null_sd", "n_null", "effect_size", "p", "q"]
+
+
 def _asked(evaluation: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
     """What pre-training asked: kind to title, figure and its name in words."""
     known = {
@@ -106,15 +109,17 @@ def _asked(evaluation: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
 
 def _deletion_lines(result: DemoResult) -> list[str]:
     lines = []
-    for row in _deletion_table(result).head(6).itertuples():
-        null = f"null {row.null_mean:+.2e} ± {row.null_sd:.1e}"
-        lines.append(f"{row.group:<32} {row.mean:+.2e}  {null}  p {row.p:.3f}  ({row.n_cells} cells)")
+    for row in _deletion_table(result).head(6).to_dict("records"):
+        null = f"null {row['null_mean']:+.2e} ± {row['null_sd']:.1e}"
+        tested = f"p {row['p']:.3f} of {row['n_null']} random genes" if row["p"] == row["p"] else "too few cells for p"
+        lines.append(f"{row['group']:<32} {row['mean']:+.2e}  {null}  {tested}  ({row['n_cells']} cells)")
     return lines
 
 
 def _deletion_table(result: DemoResult) -> pd.DataFrame:
     effects = result.effects
-    return effects.assign(_size=effects["mean"].abs()).sort_values("_size", ascending=False).drop(columns="_size")
+    # by evidence: one cell of another type may move furthest and say nothing
+    return effects.sort_values(["p", "effect_size"], ascending=[True, False], na_position="last")
 
 
 def _numbers(result: DemoResult) -> dict[str, Any]:
@@ -125,9 +130,7 @@ def _numbers(result: DemoResult) -> dict[str, Any]:
         "deletion": {
             "gene": result.marker,
             "marks": result.marker_group,
-            "effects": _deletion_table(result)[["group", "n_cells", "mean", "null_mean", "null_sd", "p", "q"]].to_dict(
-                "records"
-            ),
+            "effects": _deletion_table(result)[_DELETION_COLUMNS].to_dict("records"),
         },
     }
 
@@ -139,7 +142,7 @@ def _write_cells(result: DemoResult, folder: Path) -> None:
 
 def _sections(result: DemoResult, options: DemoOptions, figures: Path) -> list[Section]:
     spread = result.scores.round(3).rename(columns={"macro_f1": "macro-F1", "low": "2.5 %", "high": "97.5 %"})
-    deletion = _deletion_table(result)[["group", "n_cells", "mean", "null_mean", "null_sd", "effect_size", "p", "q"]]
+    deletion = _deletion_table(result)[_DELETION_COLUMNS]
     times = pd.DataFrame({"step": result.seconds.keys(), "seconds": np.round(list(result.seconds.values()), 1)})
     return [
         Section(
@@ -234,9 +237,10 @@ def _deletion(result: DemoResult) -> Any:
     table = _deletion_table(result).head(10).iloc[::-1]
     figure, axis = _axes(7, 0.9 + 0.4 * len(table))
     rows = np.arange(len(table))
-    axis.errorbar(
-        table["null_mean"], rows, xerr=1.96 * table["null_sd"], fmt="|", color=_PALE, lw=6, label="random genes, 95 %"
-    )
+    width = table["null_high"] - table["null_low"]
+    axis.barh(rows, width, left=table["null_low"], height=0.6, color=_PALE, label="random genes, 95 %")
+    axis.plot(table["null_mean"], rows, "|", color=_INK, label="their mean")
+    axis.set_xlim(left=0.0)
     axis.plot(table["mean"], rows, "o", color=_MODEL, label=result.marker)
     axis.set_yticks(
         rows, [f"{group} ({n})" for group, n in zip(table["group"], table["n_cells"], strict=True)], fontsize=8

@@ -16,20 +16,19 @@ from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import open_cells
 from ..checkpoint import Model, gene_table_of, load_checkpoint
 from .cells import PerturbedCells, measured_genes, read_gene_list, take_cells
-from .edits import Absent, Edit, Kind, Level
+from .edits import Absent, Edit, Kind, Level, Ranks
 from .forward import CopyReader, Pooling
+from .goal import goal_between
 from .perturb import (
     ALL_FACTORS,
     cost_of,
-    embed_taken,
     factor_columns,
-    goal_between,
     model_digest,
     perturbations_asked,
 )
 from .plan import Unit, combine, make_plan
 from .results import summarise
-from .screen import Goal, Screen, run_key
+from .screen import Screen, run_key
 
 # the effect by which candidates are ranked
 RANKED_BY = "goal_progress"
@@ -84,8 +83,9 @@ class CellFateResult:
     ----------
     ranking
         One row per candidate: ``rank``, ``perturbation``, ``n_cells``, ``mean`` share of the way from start to goal
-        with its interval ``low``, ``high``, ``null_mean``, ``effect_size``, ``p``, ``q``, ``beyond_null`` (mean less
-        null mean, by which it is ranked) and ``goal_cosine``, the mean gain in cosine.
+        with its interval, and the columns of `PerturbationResult.summary`: the matched null with its size, ``p``
+        (two-sided), ``q``, and ``beyond_null``, by which it is ranked; ``goal_cosine``, the mean gain in cosine; and
+        ``log2_fold_change`` from start to goal with ``fold_change_rank``, what a model has to beat.
     combinations
         The same for combinations of the best candidates; None if not asked for.
     doses
@@ -154,6 +154,8 @@ def rank_cell_fate(
     max_cells: int | None = None,
     n_null: int = 100,
     min_cells: int = 3,
+    ranks: Ranks = "kept",
+    quantile: float = 0.9,
     pooling: Pooling = "mean",
     bf16: bool = False,
     max_tokens: int = 16384,
@@ -181,8 +183,9 @@ def rank_cell_fate(
         ``"tfs"``, or a list or file of genes. Those that the data do not hold are named in the result.
     species
         Of the start cells.
-    kind, dose, level, absent
-        What is done to candidates: see `perturb`. Over-expression inserts a gene that a cell lacks unless told not to.
+    kind, dose, level, absent, quantile, ranks
+        What is done to candidates: see `perturb`. Over-expression inserts a gene that a cell lacks unless told not to,
+        at the quantile of its share of the molecules in those goal cells that express it, times the start cell's.
     goal_adata, goal_species
         Goal cells of another file or species. Across species both are read over shared genes and as the start's
         species, so that the way to go is not the difference of species.
@@ -212,17 +215,19 @@ def rank_cell_fate(
     >>> fate.ranking.head()  # doctest: +SKIP
     """
     inserts = kind == "set" or (kind == "overexpress" and dose is None)
-    edit = Edit(kind, dose, level, absent or ("insert" if inserts else "skip"))
+    edit = Edit(kind, dose, level, absent or ("insert" if inserts else "skip"), quantile)
     dose_edits = [_dose_edit(factor) for factor in doses]
     network, processor = load_checkpoint(model, processor=processor, device=device, fold=True)
     reader = CopyReader(
         network, pooling=pooling, max_tokens=max_tokens, dtype=torch.bfloat16 if bf16 else torch.float32
     )
     table = gene_table_of(processor)
-    cells, target = _start_and_goal(
-        adata, start, goal, goal_adata, table, reader, species=species, goal_species=goal_species,
-        gene_species=gene_species, max_cells=max_cells, counts=counts, seed=seed, inserts=edit.absent == "insert",
+    everyone, target = _start_and_goal(
+        adata, start, goal, goal_adata, table,
+        max_length=int(reader.base.config.max_position_embeddings), species=species, goal_species=goal_species,
+        gene_species=gene_species, counts=counts, seed=seed, inserts=edit.absent == "insert",
     )  # fmt: skip
+    cells = everyone if max_cells is None else everyone.draw(max_cells, seed=seed)
     asked, names, missing = _candidates(candidates, cells, edit, min_cells)
     parameters = {
         "model": str(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__,
@@ -233,18 +238,24 @@ def rank_cell_fate(
         "n_start_cells": len(cells),
         "n_candidates": len(asked),
         "n_null": n_null,
+        "ranks": ranks,
         "pooling": pooling,
         "bf16": bf16,
         "seed": seed,
     }
 
     def rank(units: list[Unit], labels: list[str], done: Edit, keep: Any = None) -> pd.DataFrame:
-        plan = make_plan(units, cells.profile(), n_null=n_null, seed=seed)
-        screen = Screen(reader, cells, cells.editor(done), plan, goal=target)
+        everywhere = done.absent == "insert"
+        plan = make_plan(units, cells.profile(), n_null=n_null, seed=seed, everywhere=everywhere)
+        way = goal_between(reader, everyone, target, plan)
+        screen = Screen(reader, cells, cells.editor(done), plan, goal=way, ranks=ranks)
         key = run_key(**parameters, rows=cells.rows.tolist(), units=plan.units, start=str(start), goal=str(goal))
         result = screen.run(store=keep, key=key, progress=progress)
         parameters.update(cost_of(result.n_copies, result.n_tokens, result.seconds))
-        return ranking_of(summarise(result, plan, labels, kind=done.label))
+        change = [fold[list(unit)].mean() for unit in units]
+        return ranking_of(summarise(result, plan, labels, kind=done.label), dict(zip(labels, change, strict=True)))
+
+    fold = log_fold_change(everyone, target)
 
     ranking = rank(asked, names, edit, store)
     unit_of = dict(zip(names, asked, strict=True))
@@ -261,18 +272,42 @@ def rank_cell_fate(
     return CellFateResult(ranking, together, by_dose, missing, parameters)
 
 
-def ranking_of(summary: pd.DataFrame) -> pd.DataFrame:
-    """Summary of a screen as a ranking by the move towards the goal, largest first."""
+def log_fold_change(start: PerturbedCells, goal: PerturbedCells) -> npt.NDArray[np.float64]:
+    """Log2 fold change of every start column from start to goal cells, by token; NaN where the goal has no such gene.
+
+    Of the mean share of a cell's molecules, in molecules of 10,000, with 0.1 added to both.
+    """
+
+    def level(cells: PerturbedCells) -> npt.NDArray[np.float64]:
+        depth = np.asarray(cells.counts.sum(axis=1)).ravel()
+        share = sparse.diags(1e4 / depth) @ cells.counts
+        return np.asarray(share.mean(axis=0)).ravel()
+
+    before, after = level(start), level(goal)
+    tokens = goal.match.cell_token
+    # columns that share a token were counted in the first of them
+    of_token = {int(tokens[column]): after[column] for column in range(len(tokens) - 1, -1, -1) if tokens[column] >= 0}
+    there = np.array([of_token.get(int(token), np.nan) for token in start.match.cell_token])
+    return np.log2((there + 0.1) / (before + 0.1))
+
+
+def ranking_of(summary: pd.DataFrame, fold_change: dict[str, float] | None = None) -> pd.DataFrame:
+    """Summary of a screen as a ranking by the move towards the goal, largest first.
+
+    `fold_change`, from start to goal by perturbation, is put beside it with its own rank: what a model has to beat.
+    """
     moved = summary[(summary["effect"] == RANKED_BY) & (summary["group"] == "all")]
     cosine = summary[(summary["effect"] == "goal_cosine") & (summary["group"] == "all")]
     table = moved.merge(
         cosine[["perturbation", "mean"]].rename(columns={"mean": "goal_cosine"}), on="perturbation", how="left"
     )
     # what stands out from random genes comes first: a strongly expressed gene moves cells further whatever it is
-    table["beyond_null"] = table["mean"] - table["null_mean"]
     table = table.sort_values(["beyond_null", "mean"], ascending=False, na_position="last", ignore_index=True)
     table = table.drop(columns=["group", "effect"])
     table.insert(0, "rank", np.arange(1, len(table) + 1))
+    if fold_change is not None:
+        table["log2_fold_change"] = [fold_change[name] for name in table["perturbation"]]
+        table["fold_change_rank"] = table["log2_fold_change"].rank(ascending=False, method="min")
     return table
 
 
@@ -290,20 +325,18 @@ def _start_and_goal(
     goal: Any,
     goal_adata: Any,
     table: GeneTable,
-    reader: CopyReader,
     *,
+    max_length: int,
     species: str,
     goal_species: str | None,
     gene_species: str | None,
-    max_cells: int | None,
     counts: str,
     seed: int,
     inserts: bool,
-) -> tuple[PerturbedCells, Goal]:
+) -> tuple[PerturbedCells, PerturbedCells]:
     goal_source = adata if goal_adata is None else goal_adata
     start_rows = select_cells(adata, start) if isinstance(start, str) else start
     goal_rows = select_cells(goal_source, goal) if isinstance(goal, str) else goal
-    max_length = int(reader.base.config.max_position_embeddings)
     options: dict[str, Any] = {"counts": counts, "max_length": max_length, "seed": seed}
     everyone = take_cells(adata, table, species=species, gene_species=gene_species, cells=start_rows, **options)
     target = take_cells(
@@ -316,20 +349,29 @@ def _start_and_goal(
     )
     if goal_adata is None and np.array_equal(everyone.rows, target.rows):
         raise InputError("start and goal are the same cells")
-    if inserts and goal_adata is None:
-        # a gene that start cells lack is inserted at the level that goal cells show
-        both = sparse.vstack([everyone.counts, target.counts], format="csr")
-        everyone = replace(everyone, reference=both)
     across = goal_species is not None and goal_species != species
     if across:
         shared = shared_tokens(table, species, goal_species or species)
         everyone, target = everyone.with_tokens(shared), target.with_tokens(shared)
-    way = goal_between(
-        embed_taken(reader, everyone),
-        embed_taken(reader, target, species=everyone.match.species_index),
-        reader.device,
-    )
-    return (everyone if max_cells is None else everyone.draw(max_cells, seed=seed)), way
+    if inserts:
+        # a gene that start cells lack is inserted at the level that goal cells show
+        there = counts_on_columns_of(target, everyone)
+        both = sparse.vstack([everyone.counts, there], format="csr")
+        everyone = replace(everyone, reference=both, level_reference=there)
+    return everyone, target
+
+
+def counts_on_columns_of(cells: PerturbedCells, like: PerturbedCells) -> sparse.csr_matrix:
+    """Counts of some cells on the columns of others, matched by token."""
+    if np.array_equal(cells.match.cell_token, like.match.cell_token):
+        return cells.counts
+    tokens = like.match.cell_token
+    column_of = {int(tokens[column]): column for column in range(len(tokens) - 1, -1, -1) if tokens[column] >= 0}
+    target = np.array([column_of.get(int(token), -1) for token in cells.match.cell_token])
+    entries = cells.counts.tocoo()
+    kept = target[entries.col] >= 0
+    where = (entries.row[kept], target[entries.col[kept]])
+    return sparse.csr_matrix((entries.data[kept], where), shape=(len(cells), len(tokens)))
 
 
 def shared_tokens(table: GeneTable, one: str, other: str) -> npt.NDArray[np.int64]:

@@ -38,8 +38,10 @@ class PerturbedCells:
     max_length
         Genes a model sees per cell.
     reference
-        Counts, with the same columns, of the cells by which levels of over-expression, ranks, detection and who is
-        expressed are judged; these cells themselves where None.
+        Counts, with the same columns, of the cells by which ranks, detection and who is expressed are judged; these
+        cells themselves where None.
+    level_reference
+        Counts, with the same columns, of the cells whose levels over-expression takes; `reference` where None.
     """
 
     counts: sparse.csr_matrix
@@ -50,6 +52,12 @@ class PerturbedCells:
     table: GeneTable
     max_length: int
     reference: sparse.csr_matrix | None = None
+    level_reference: sparse.csr_matrix | None = None
+
+    @property
+    def levels_by(self) -> sparse.csr_matrix:
+        """Counts that show at what level a gene is expressed."""
+        return self.judged_by if self.level_reference is None else self.level_reference
 
     @property
     def judged_by(self) -> sparse.csr_matrix:
@@ -64,13 +72,22 @@ class PerturbedCells:
         begin, end = self.counts.indptr[index], self.counts.indptr[index + 1]
         return self.counts.indices[begin:end].astype(np.int64), self.counts.data[begin:end]
 
+    def gene_id(self, column: int) -> str:
+        """Gene id of a column in the model's table."""
+        frame = self.table.frame
+        known = np.flatnonzero(
+            (self.table.token_in_cell == self.match.cell_token[column])
+            & (frame["species"].to_numpy() == self.match.species)
+        )
+        return str(frame["gene_id"].iloc[known[0]]) if len(known) else ""
+
     def editor(self, edit: Edit) -> CellEditor:
         """What makes the perturbed copies of these cells."""
         levels = None
         if edit.kind == "overexpress" and edit.dose is None:
             known = np.flatnonzero(self.match.cell_token >= 0)
             levels = np.zeros(self.counts.shape[1])
-            levels[known] = expression_levels(self.judged_by, known, edit.level or "max")
+            levels[known] = expression_levels(self.levels_by, known, edit)
         return CellEditor(self.match.cell_token, self.match.column_median, self.max_length, edit, levels)
 
     def profile(self) -> GeneProfile:

@@ -12,8 +12,9 @@ from ...tokenization.errors import InputError
 from ...tokenization.ranking import rank_cells
 
 Kind = Literal["delete", "overexpress", "knockdown", "set"]
-Level = Literal["median", "max"]
+Level = Literal["quantile", "median", "max"]
 Absent = Literal["skip", "insert"]
+Ranks = Literal["kept", "anew"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,14 @@ class Edit:
     dose
         A factor, or for ``"set"`` a count.
     level
-        For ``"overexpress"`` without a `dose`: the ``"median"`` or the ``"max"`` of the gene over the cells that
-        express it.
+        For ``"overexpress"`` without a `dose`. ``"quantile"``, the default: the `quantile` of the gene's share of a
+        cell's molecules, over the cells that express it, times the molecules of the cell at hand, so that a shallow
+        cell is not given the counts of a deep one. ``"median"`` or ``"max"``: of the raw counts over those cells.
     absent
         A cell that does not express the gene is left out (``"skip"``), or given it (``"insert"``; only where the
         new count does not depend on the old one).
+    quantile
+        Of ``level="quantile"``.
 
     Raises
     ------
@@ -42,13 +46,14 @@ class Edit:
     Examples
     --------
     >>> Edit("knockdown", dose=0.5)
-    Edit(kind='knockdown', dose=0.5, level=None, absent='skip')
+    Edit(kind='knockdown', dose=0.5, level=None, absent='skip', quantile=0.9)
     """
 
     kind: Kind = "delete"
     dose: float | None = None
     level: Level | None = None
     absent: Absent = "skip"
+    quantile: float = 0.9
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -59,7 +64,10 @@ class Edit:
             raise InputError(f"dose {self.dose} must be a number of 0 or more")
         self._check_dose()
         if self.level is not None and (self.kind != "overexpress" or self.level not in get_args(Level)):
-            raise InputError(f"level={self.level!r}: only kind='overexpress' takes a level, 'median' or 'max'")
+            known = ", ".join(get_args(Level))
+            raise InputError(f"level={self.level!r}: only kind='overexpress' takes a level, one of {known}")
+        if not 0 < self.quantile <= 1:
+            raise InputError(f"quantile {self.quantile} must be above 0 and at most 1")
         if self.absent == "insert" and not self.inserts:
             raise InputError(f"kind={self.kind!r} cannot insert a gene that a cell does not express; use absent='skip'")
 
@@ -86,10 +94,17 @@ class Edit:
         return self.kind == "overexpress" and self.dose is None
 
     @property
+    def level_is_raw(self) -> bool:
+        """Whether the level is a raw count rather than a share of a cell's molecules."""
+        return self.level in ("median", "max")
+
+    @property
     def label(self) -> str:
         """Short name for tables."""
         if self.kind == "overexpress":
-            return f"overexpress x{self.dose:g}" if self.dose is not None else f"overexpress to {self.level or 'max'}"
+            if self.dose is not None:
+                return f"overexpress x{self.dose:g}"
+            return f"overexpress to {self.level}" if self.level_is_raw else f"overexpress to quantile {self.quantile:g}"
         return self.kind if self.kind == "delete" else f"{self.kind} {self.dose:g}"
 
     def apply(self, counts: npt.NDArray[np.float64], levels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -107,18 +122,23 @@ class Edit:
         return new if self.absent == "insert" else np.where(counts > 0, new, 0.0)
 
 
-def expression_levels(
-    counts: sparse.csr_matrix, columns: npt.NDArray[np.int64], level: Level
-) -> npt.NDArray[np.float64]:
-    """Median or maximum count of each column over the cells that express it; 0 where none does. (columns,)."""
-    by_gene = counts[:, columns].tocsc()
-    measure = np.median if level == "median" else np.max
+def expression_levels(counts: sparse.csr_matrix, columns: npt.NDArray[np.int64], edit: Edit) -> npt.NDArray[np.float64]:
+    """Level of each column over the cells that express it; 0 where none does. (columns,).
+
+    A raw count for ``"median"`` and ``"max"``, a share of a cell's molecules for ``"quantile"``.
+    """
+    measured = counts[:, columns]
+    if not edit.level_is_raw:
+        depth = np.asarray(counts.sum(axis=1)).ravel()
+        measured = sparse.csr_matrix(sparse.diags(1.0 / np.maximum(depth, 1e-12)) @ measured)
+    by_gene = measured.tocsc()
+    share = {"median": 0.5, "max": 1.0}.get(edit.level or "", edit.quantile)
     levels = np.zeros(len(columns))
     for position in range(len(columns)):
         expressed = by_gene.data[by_gene.indptr[position] : by_gene.indptr[position + 1]]
         expressed = expressed[expressed > 0]
         if len(expressed):
-            levels[position] = measure(expressed)
+            levels[position] = np.quantile(expressed, share)
     return levels
 
 
@@ -132,12 +152,19 @@ class Copies:
         For every copy, which perturbation it is: an index into the list asked for. (copies,)
     indptr, input_ids, values
         Tokens and values of the copies, one after the other.
+    positions
+        Rank of each token; None where it is its place in the copy.
+    place
+        Mean rank of the perturbed genes in the cell as it was, as a share of its length: 0 for the highest. Where a
+        gene was inserted, the rank it was given. (copies,)
     """
 
     perturbation: npt.NDArray[np.int64]
     indptr: npt.NDArray[np.int64]
     input_ids: npt.NDArray[np.int32]
     values: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.int64] | None = None
+    place: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.perturbation)
@@ -147,9 +174,14 @@ class Copies:
         begin, end = self.indptr[index], self.indptr[index + 1]
         return self.input_ids[begin:end], self.values[begin:end]
 
+    def ranks(self, index: int) -> npt.NDArray[np.int64]:
+        """Rank of each token of one copy."""
+        begin, end = self.indptr[index], self.indptr[index + 1]
+        return np.arange(end - begin) if self.positions is None else self.positions[begin:end]
+
 
 class CellEditor:
-    """Makes the perturbed copies of cells: edits counts, then ranks anew, so that ranks, values and cut are right.
+    """Makes the perturbed copies of cells: edits counts, then gives the model the tokens of the edited cell.
 
     Parameters
     ----------
@@ -160,7 +192,8 @@ class CellEditor:
     edit
         What is done.
     level_of_column
-        Count that ``edit.level`` stands for, per column; needed for over-expression to a level.
+        What ``edit.level`` stands for, per column: a count, or for ``"quantile"`` a share of the cell's molecules;
+        needed for over-expression to a level.
 
     Examples
     --------
@@ -193,6 +226,8 @@ class CellEditor:
         columns: npt.NDArray[np.integer],
         counts: npt.NDArray[np.floating],
         perturbations: Sequence[tuple[int, ...]],
+        *,
+        ranks: Ranks = "anew",
     ) -> Copies:
         """Copies of one cell, one for every perturbation that changes what the model would see.
 
@@ -202,37 +237,82 @@ class CellEditor:
             The cell's entries in the count matrix.
         perturbations
             Columns edited together. Where genes are skipped when absent, a cell must express them all.
+        ranks
+            ``"anew"``: the edited cell is ranked as a new cell would be, so that every gene below a deleted one moves
+            up and one more gene comes in at the cut. ``"kept"``: all other genes keep their ranks, and only the
+            perturbed genes change: what is read is then their effect, not that of the shift.
         """
         wanted = np.unique(np.concatenate([np.asarray(p, dtype=np.int64) for p in perturbations]))
         everything = np.union1d(columns, wanted)
         base = np.zeros(len(everything))
         base[np.searchsorted(everything, columns)] = counts
-        seen = np.zeros(len(everything), dtype=bool)
-        original_ids, _ = self.original(columns, counts)
-        seen_tokens = set(original_ids.tolist())
-        seen[:] = [int(token) in seen_tokens for token in self.column_token[everything]]
+        original_ids, original_values = self.original(columns, counts)
+        slot_of = {int(token): slot for slot, token in enumerate(original_ids)}
+        seen = np.array([int(token) in slot_of for token in self.column_token[everything]], dtype=bool)
+        levels = self.level_of_column
+        if self.edit.kind == "overexpress" and self.edit.dose is None and not self.edit.level_is_raw:
+            levels = levels * float(np.sum(counts))
 
         chosen: list[int] = []
-        edited: list[npt.NDArray[np.float64]] = []
+        edits: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
         for index, genes in enumerate(perturbations):
             where = np.searchsorted(everything, np.asarray(genes, dtype=np.int64))
             if self.edit.absent == "skip" and not (base[where] > 0).all():
                 continue
-            new = self.edit.apply(base[where], self.level_of_column[everything[where]])
+            new = self.edit.apply(base[where], levels[everything[where]])
             # lowering genes below the cut leaves the tokens as they are
             lowered_unseen = not seen[where].any() and bool((new <= base[where]).all())
             if np.array_equal(new, base[where]) or lowered_unseen:
                 continue
-            row = base.copy()
-            row[where] = new
             chosen.append(index)
-            edited.append(row)
+            edits.append((where, new))
         if not chosen:
             empty = np.zeros(0, np.int32), np.zeros(0, np.float32)
-            return Copies(np.zeros(0, np.int64), np.zeros(1, np.int64), *empty)
+            return Copies(np.zeros(0, np.int64), np.zeros(1, np.int64), *empty, place=np.zeros(0))
+        kept = [
+            self._with_ranks_kept(original_ids, original_values, everything[where], new, slot_of)
+            for where, new in edits
+        ]
+        place = np.array([row[3] for row in kept])
+        if ranks == "kept":
+            indptr = np.concatenate(([0], np.cumsum([len(row[0]) for row in kept])))
+            ids, values, positions = (np.concatenate([row[part] for row in kept]) for part in range(3))
+            return Copies(np.asarray(chosen, np.int64), indptr, ids, values, positions, place)
+        edited = np.tile(base, (len(edits), 1))
+        for row, (where, new) in enumerate(edits):
+            edited[row, where] = new
         indptr = np.arange(len(chosen) + 1, dtype=np.int64) * len(everything)
-        ranked = self._rank(indptr, np.tile(everything, len(chosen)), np.concatenate(edited))
-        return Copies(np.asarray(chosen, dtype=np.int64), *ranked)
+        ranked = self._rank(indptr, np.tile(everything, len(chosen)), edited.ravel())
+        return Copies(np.asarray(chosen, dtype=np.int64), *ranked, place=place)
+
+    def _with_ranks_kept(
+        self,
+        ids: npt.NDArray[np.int32],
+        values: npt.NDArray[np.float32],
+        columns: npt.NDArray[np.int64],
+        new: npt.NDArray[np.float64],
+        slot_of: dict[int, int],
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.int64], float]:
+        """Tokens, values and ranks of a copy whose other genes stay where they are; mean place of the edited genes."""
+        tokens = self.column_token[columns]
+        before = [slot_of.get(int(token)) for token in tokens]
+        others = np.ones(len(ids), dtype=bool)
+        others[[slot for slot in before if slot is not None]] = False
+        new_values = np.log2(1.0 + new / self.column_median[columns]).astype(np.float32)
+        # values fall along the row: those of the other genes that are larger come first
+        descending = -values[others]
+        ranks = np.searchsorted(descending, -new_values, side="left")
+        order = np.argsort(-new_values, kind="stable")
+        ranks[order] += np.arange(len(order))
+        stays = (new > 0) & (ranks < self.max_length)
+        stand = [rank if slot is None else slot for rank, slot in zip(ranks, before, strict=True)]
+        kept = np.flatnonzero(others)[: self.max_length - int(stays.sum())]
+        return (
+            np.concatenate([ids[kept], tokens[stays].astype(np.int32)]),
+            np.concatenate([values[kept], new_values[stays]]),
+            np.concatenate([kept, np.minimum(ranks[stays], self.max_length - 1)]).astype(np.int64),
+            float(np.minimum(np.mean(stand) / max(len(ids) - 1, 1), 1.0)),
+        )
 
     def _rank(
         self, indptr: npt.NDArray[np.int64], columns: npt.NDArray[np.integer], counts: npt.NDArray[np.floating]

@@ -84,6 +84,7 @@ class CopyReader:
         species: int,
         genes: bool = False,
         hide: npt.NDArray[np.int64] | None = None,
+        positions: Sequence[npt.NDArray[np.int64]] | None = None,
     ) -> Iterator[States]:
         """Encode rows, longest first, so that a batch has next to no padding.
 
@@ -98,6 +99,8 @@ class CopyReader:
         hide
             Tokens to mask: the model sees ``<mask>`` and value -1 in their slots (and no rank, if it was made for
             that); `States.input_ids` still holds them.
+        positions
+            Rank of each token of each row; default its place in the row.
         """
         lengths = np.array([len(ids) for ids, _ in rows])
         if (lengths == 0).any():
@@ -107,7 +110,8 @@ class CopyReader:
         while begin < len(order):
             size = max(1, self.max_tokens // (int(lengths[order[begin]]) + 1))
             chosen = order[begin : begin + size]
-            yield self._encode([rows[i] for i in chosen], chosen, species, genes, hide)
+            ranks = None if positions is None else [positions[i] for i in chosen]
+            yield self._encode([rows[i] for i in chosen], chosen, species, genes, hide, ranks)
             begin += size
 
     @torch.inference_mode()
@@ -118,6 +122,7 @@ class CopyReader:
         species: int,
         want_genes: bool,
         hide: npt.NDArray[np.int64] | None,
+        positions: list[npt.NDArray[np.int64]] | None,
     ) -> States:
         longest = max(len(ids) for ids, _ in rows)
         ids = np.zeros((len(rows), longest), dtype=np.int64)
@@ -134,6 +139,11 @@ class CopyReader:
             "attention_mask": None if bool(mask.all()) else mask.long(),
             "species": torch.full((len(rows),), species, dtype=torch.long, device=self.device),
         }
+        if positions is not None:
+            ranks = np.zeros((len(rows), longest), dtype=np.int64)
+            for place, own in enumerate(positions):
+                ranks[place, : len(own)] = own
+            inputs["position_ids"] = torch.from_numpy(ranks).to(self.device)
         if hide is not None and len(hide):
             self._hide(inputs, hide)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -149,7 +159,9 @@ class CopyReader:
         inputs["input_ids"] = inputs["input_ids"].masked_fill(hidden, MASK_TOKEN)
         inputs["values"] = inputs["values"].masked_fill(hidden, -1.0)
         if self.base.config.unknown_rank:
-            ranks = torch.arange(hidden.shape[1], device=self.device).expand(hidden.shape)
+            ranks = inputs.get("position_ids")
+            if ranks is None:
+                ranks = torch.arange(hidden.shape[1], device=self.device).expand(hidden.shape)
             inputs["position_ids"] = ranks.masked_fill(hidden, self.base.config.max_position_embeddings)
 
     def _species_slot(self, inputs: dict[str, Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which genes to compare a gene with: those of the same expression rank and detection rate."""
+"""Which genes to compare a gene with: as often detected, of the same rank, and met in the same cells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,23 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 Floats = npt.NDArray[np.float64]
+# A matched gene must be expressed in this part of the gene's cells, and in one at the least: genes that never meet
+# belong to different kinds of cells.
+SHARED_CELLS = 0.1
+# A gene that is itself asked for may serve as another's null, but counts as this much further away, on a scale on
+# which all genes span 1: it is drawn only where next to no other gene is alike. Without it, the highest genes asked
+# for together would be compared with lower ones.
+ASKED_PENALTY = 0.05
+# genes nearer than this are all as good as each other
+RADIUS = 0.03
+
+
+def shared_cells_needed(n_cells: int) -> int:
+    """Cells that a matched gene must share with a gene perturbed in `n_cells`."""
+    return max(1, int(np.ceil(SHARED_CELLS * n_cells)))
 
 
 @dataclass(frozen=True)
@@ -22,11 +37,14 @@ class GeneProfile:
         Share of cells that express each.
     rank
         Mean over expressing cells of the gene's place in the cell, from 0 (highest value) to 1.
+    places
+        (cells, columns): 1 + place of each expressed gene in each cell.
     """
 
     columns: npt.NDArray[np.int64]
     detection: Floats
     rank: Floats
+    places: sparse.csr_matrix
 
     @classmethod
     def measure(
@@ -37,25 +55,37 @@ class GeneProfile:
         n_columns: int,
     ) -> "GeneProfile":
         """From the cells' entries: `columns` and model `values` (only of genes the model knows, all above 0)."""
-        seen = np.zeros(n_columns)
-        place = np.zeros(n_columns)
+        place = np.zeros(len(columns))
         for begin, end in pairwise(indptr.tolist()):
             order = np.argsort(-values[begin:end], kind="stable")
-            mine = columns[begin:end][order]
-            seen[mine] += 1
-            place[mine] += np.arange(len(mine)) / max(len(mine) - 1, 1)
+            place[begin:end][order] = np.arange(end - begin) / max(end - begin - 1, 1)
+        seen = np.bincount(columns, minlength=n_columns)
+        total = np.bincount(columns, weights=place, minlength=n_columns)
         kept = np.flatnonzero(seen)
-        return cls(kept, seen[kept] / max(len(indptr) - 1, 1), place[kept] / seen[kept])
+        places = sparse.csr_matrix((1.0 + place, columns, indptr), shape=(len(indptr) - 1, n_columns))
+        return cls(kept, seen[kept] / max(len(indptr) - 1, 1), total[kept] / seen[kept], places)
+
+    def cells_with(self, unit: Sequence[int]) -> npt.NDArray[np.int64]:
+        """Cells that express all of some columns."""
+        counted = (self.places[:, list(unit)] > 0).sum(axis=1)
+        return np.flatnonzero(np.asarray(counted).ravel() == len(unit))
 
 
 def matched_genes(
-    profile: GeneProfile, column: int, *, n: int, exclude: Sequence[int] | npt.NDArray[np.int64] = (), seed: int = 0
+    profile: GeneProfile,
+    column: int,
+    *,
+    n: int,
+    exclude: Sequence[int] | npt.NDArray[np.int64] = (),
+    cells: npt.NDArray[np.int64] | None = None,
+    seed: int = 0,
 ) -> npt.NDArray[np.int64]:
-    """Draw genes with about the same rank and detection rate as one gene.
+    """Draw genes like one gene: as often detected, and of about its rank.
 
-    Both are compared on the scale of their order among all genes, so that neither outweighs the other; `n` genes are
-    drawn at random from the 2 `n` nearest. The draw depends on the gene and the seed alone, not on other genes asked
-    for.
+    Both are compared on the scale of their order among all genes, so that neither outweighs the other. Candidates share
+    enough of the cells (`shared_cells_needed`). Of those nearest (2 `n`, or all within `RADIUS`) the `n` first in a
+    random order that the seed alone decides are taken: genes alike draw the same ones, so that hundreds of genes need
+    no null each of their own.
 
     Parameters
     ----------
@@ -66,7 +96,10 @@ def matched_genes(
     n
         How many; fewer come back only if there are no more.
     exclude
-        Columns that may not be drawn; the gene itself never is.
+        Columns to draw only where next to no other gene is alike; the gene itself is never drawn.
+    cells
+        The cells in which the gene is perturbed; default those that express it. An empty array: all, whatever they
+        express.
 
     Returns
     -------
@@ -74,20 +107,24 @@ def matched_genes(
         Columns, in the order drawn.
     """
     own = np.flatnonzero(profile.columns == column)
-    allowed = ~np.isin(profile.columns, [*exclude, column])
-    if not allowed.any():
+    usable = profile.columns != column
+    if cells is None:
+        cells = profile.cells_with([column])
+    if len(cells):
+        shared = np.bincount(profile.places[cells].indices, minlength=profile.places.shape[1])[profile.columns]
+        usable &= shared >= shared_cells_needed(len(cells))
+    if not usable.any():
         return np.zeros(0, dtype=np.int64)
-    rng = np.random.default_rng([seed, column])
-    if not len(own):
-        # expressed nowhere: the least detected genes are the nearest there are
-        distance = _order(profile.detection)
-    else:
-        detection, rank = _order(profile.detection), _order(profile.rank)
-        distance = np.hypot(detection - detection[own[0]], rank - rank[own[0]])
-    candidates = np.flatnonzero(allowed)
-    jitter = rng.random(len(candidates)) * 1e-9
-    nearest = candidates[np.argsort(distance[candidates] + jitter, kind="stable")[: 2 * n]]
-    return profile.columns[rng.permutation(nearest)[:n]]
+    detection, rank = _order(profile.detection), _order(profile.rank)
+    # a gene expressed nowhere: the least detected genes are the nearest there are
+    distance = np.hypot(detection - detection[own[0]], rank - rank[own[0]]) if len(own) else detection.copy()
+    distance = distance + ASKED_PENALTY * np.isin(profile.columns, exclude)
+    candidates = np.flatnonzero(usable)
+    priority = np.random.default_rng(seed).permutation(profile.places.shape[1])[profile.columns]
+    nearest = candidates[np.lexsort((priority[candidates], distance[candidates]))]
+    enough = max(2 * n, int(np.sum(distance[nearest] <= RADIUS)))
+    nearest = nearest[:enough]
+    return profile.columns[nearest[np.argsort(priority[nearest])][:n]]
 
 
 def _order(values: Floats) -> Floats:

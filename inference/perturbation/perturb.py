@@ -21,13 +21,15 @@ from .cells import (
 from .edits import Absent, Edit, Kind, Level
 from .factors import transcription_factors_among
 from .forward import CopyReader, Pooling
+from .goal import goal_between
 from .plan import Plan, Unit, combine, make_plan
-from .results import PerturbationResult, cell_tables, summarise, summarise_targets
-from .screen import Goal, Screen, run_key
+from .results import PerturbationResult, cell_tables, summarise, summarise_targets, with_means
+from .screen import Screen, run_key
 
 ALL_EXPRESSED = "expressed"
 ALL_FACTORS = "tfs"
 Readout = Literal["states", "values", "ids"]
+RankMode = Literal["kept", "anew", "both"]
 
 
 def perturb(
@@ -52,6 +54,10 @@ def perturb(
     hide_targets: bool = False,
     n_null: int = 100,
     min_cells: int = 1,
+    min_group_cells: int = 10,
+    ranks: RankMode = "kept",
+    quantile: float = 0.9,
+    embeddings: bool = False,
     pooling: Pooling = "mean",
     bf16: bool = False,
     max_tokens: int = 16384,
@@ -64,9 +70,10 @@ def perturb(
 ) -> PerturbationResult:
     """Perturb genes in silico and measure what the model makes of it, against matched random genes.
 
-    Counts are edited and the cell is ranked anew, so that values, ranks and the cut at the longest cell are right.
     Every perturbation is compared with the same perturbation of random genes of the same expression rank and
     detection rate, in the same cells: one gene moves a cell's embedding so little that a score alone means nothing.
+    All other genes keep their ranks, and the perturbed gene's own slot is left out of the cell's embedding before and
+    after: what is measured is what the model makes of the other genes, not that the others moved up by one.
 
     Parameters
     ----------
@@ -77,7 +84,7 @@ def perturb(
     genes
         A gene; a list; a list whose items may themselves be lists of genes to perturb together; ``"expressed"``: all
         genes that at least `min_cells` of the cells express; ``"tfs"``: all transcription factors among them.
-    kind, dose, level, absent
+    kind, dose, level, absent, quantile
         What is done to counts: see `perturbation.edits.Edit`.
     species, gene_species
         Species of the cells, and of the gene names where the counts were mapped to another species.
@@ -99,9 +106,17 @@ def perturb(
     hide_targets
         Mask the targets while reading, so that the head infers them from the other genes. Choose few.
     n_null
-        Matched random genes per perturbation. The smallest p is 1 / (n_null + 1).
+        Matched random genes per perturbation. The smallest p is 1 / (n_null + 1), twice that for moves towards a goal.
     min_cells
         Cells that must express a gene of ``"expressed"`` or ``"tfs"``.
+    min_group_cells
+        A group with fewer cells that underwent a perturbation is shown without p.
+    ranks
+        ``"kept"``: the other genes of a cell keep their ranks. ``"anew"``: the edited cell is ranked as a new one, as
+        published methods do; then most of what a deletion shows is every later gene moving up. ``"both"``: as
+        ``"kept"``, with the mean of the second in ``mean_ranked_anew`` beside it.
+    embeddings
+        Keep the perturbed cells' embeddings: see `PerturbationResult.to_anndata`.
     pooling
         Cell embedding: ``"mean"`` over genes, as `embed` gives it, or the ``"species"`` slot.
     bf16
@@ -134,7 +149,9 @@ def perturb(
     >>> result = perturb(adata, "runs/tiny", ["CD3E", "MS4A1"], species="human", groupby="cell_type")  # doctest: +SKIP
     >>> result.summary.query("effect == 'cell_cosine'")[["perturbation", "group", "mean", "p", "q"]]  # doctest: +SKIP
     """
-    edit = Edit(kind, dose, level, absent)
+    edit = Edit(kind, dose, level, absent, quantile)
+    if ranks not in ("kept", "anew", "both"):
+        raise InputError(f"ranks={ranks!r}: use 'kept', 'anew' or 'both'")
     if readout not in ("states", "values", "ids"):
         raise InputError(f"readout={readout!r}: use 'states', 'values' or 'ids'")
     if targets is None and (readout == "ids" or hide_targets):
@@ -161,18 +178,24 @@ def perturb(
     asked, names = perturbations_asked(
         genes, taken, edit=edit, size=combinations, factors=transcription_factors, min_cells=min_cells
     )
-    plan = make_plan(asked, taken.profile(), n_null=n_null, seed=seed, null_among_asked=genes == ALL_EXPRESSED)
+    everywhere = absent == "insert"
+    plan = make_plan(
+        asked, taken.profile(), n_null=n_null, seed=seed, null_among_asked=genes == ALL_EXPRESSED, everywhere=everywhere
+    )
     target_columns = _target_columns(targets, taken, min_cells)
+    goal_cells = None if goal is None else _goal_cells(goal, adata, taken, species, gene_species, counts)
     screen = Screen(
         reader,
         taken,
         taken.editor(edit),
         plan,
-        goal=None if goal is None else _goal_of(goal, adata, taken, reader, species, gene_species, counts),
+        goal=None if goal_cells is None else goal_between(reader, taken, goal_cells, plan),
         targets=target_columns,
         read_values=readout != "states",
         read_ids=readout == "ids",
         hide_targets=hide_targets,
+        ranks="anew" if ranks == "anew" else "kept",
+        keep_embeddings=embeddings,
     )
     parameters = {
         "model": str(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__,
@@ -186,17 +209,26 @@ def perturb(
         "pooling": pooling,
         "readout": readout,
         "hide_targets": hide_targets,
+        "ranks": ranks,
+        "own_slot": "in the embedding" if pooling == "species" else "left out of the embedding",
+        "min_group_cells": min_group_cells,
         "bf16": bf16,
         "seed": seed,
         "genecompass": version("genecompass"),
     }
     key = run_key(
-        **parameters, rows=taken.rows.tolist(), units=plan.units, targets=target_columns, goal=goal is not None
-    )
+        **parameters, rows=taken.rows.tolist(), units=plan.units, targets=target_columns, goal=goal is not None,
+        embeddings=embeddings,
+    )  # fmt: skip
     result = screen.run(store=store, key=key, progress=progress)
     parameters |= cost_of(result.n_copies, result.n_tokens, result.seconds)
+    summary = summarise(result, plan, names, kind=edit.label, groups=groups, min_group_cells=min_group_cells)
+    if ranks == "both":
+        alone = Plan(plan.units[: plan.n_asked], plan.n_asked, [np.zeros(0, np.int64)] * plan.n_asked)
+        again = Screen(reader, taken, taken.editor(edit), alone, goal=screen.goal, ranks="anew").run(progress=progress)
+        summary = with_means(summary, again, alone, names, groups, "mean_ranked_anew")
     return PerturbationResult(
-        summary=summarise(result, plan, names, kind=edit.label, groups=groups),
+        summary=summary,
         genes=(
             summarise_targets(result, plan, names, [str(taken.names[c]) for c in target_columns], min_cells=min_cells)
             if target_columns
@@ -204,6 +236,9 @@ def perturb(
         ),
         cell_effects=cell_tables(result, plan, names, [str(name) for name in taken.obs.index]),
         parameters=parameters,
+        gene_ids={str(taken.names[c]): taken.gene_id(c) for unit in asked for c in unit},
+        cells=taken.obs,
+        embeddings=result.embeddings,
     )
 
 
@@ -287,40 +322,15 @@ def group_of_cells(cells: PerturbedCells, column: str | None) -> npt.NDArray[np.
     return cells.obs[column].astype(str).to_numpy(dtype=object)
 
 
-def embed_taken(reader: CopyReader, cells: PerturbedCells, *, species: int | None = None) -> torch.Tensor:
-    """Embedding of every cell as it is, (cells, hidden)."""
-    editor = cells.editor(Edit("delete"))
-    rows = [editor.original(*cells.cell(index)) for index in range(len(cells))]
-    embedding = torch.zeros(len(rows), reader.base.config.hidden_size)
-    for states in reader.read(rows, species=cells.match.species_index if species is None else species):
-        embedding[torch.from_numpy(states.rows)] = states.cells.cpu()
-    return embedding
-
-
-def _goal_of(
-    goal: Any,
-    adata: Any,
-    start: PerturbedCells,
-    reader: CopyReader,
-    species: str,
-    gene_species: str | None,
-    counts: str,
-) -> Goal:
+def _goal_cells(
+    goal: Any, adata: Any, start: PerturbedCells, species: str, gene_species: str | None, counts: str
+) -> PerturbedCells:
     elsewhere = isinstance(goal, (str, os.PathLike)) or hasattr(goal, "obs")
     source, rows = (goal, None) if elsewhere else (adata, goal)
-    cells = take_cells(
+    return take_cells(
         source, start.table, species=species, gene_species=gene_species, counts=counts, cells=rows,
         max_length=start.max_length,
     )  # fmt: skip
-    return goal_between(embed_taken(reader, start), embed_taken(reader, cells), reader.device)
-
-
-def goal_between(start: torch.Tensor, goal: torch.Tensor, device: torch.device) -> Goal:
-    """Goal from the embeddings of start and goal cells; an `InputError` if they are the same."""
-    centre, origin = goal.mean(0).to(device), start.mean(0).to(device)
-    if float((centre - origin).norm()) <= 1e-6 * float(centre.norm()):
-        raise InputError("start and goal cells have the same mean embedding: there is no way to go")
-    return Goal(centre, origin)
 
 
 def _target_columns(targets: str | Sequence[str] | None, cells: PerturbedCells, min_cells: int) -> list[int]:

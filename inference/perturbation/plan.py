@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...tokenization.errors import InputError
-from .matching import GeneProfile, matched_genes
+from .matching import GeneProfile, matched_genes, shared_cells_needed
 
 Unit = tuple[int, ...]
 
@@ -55,7 +55,7 @@ def make_plan(
     n_null: int,
     seed: int = 0,
     null_among_asked: bool = False,
-    max_pool: int = 400,
+    everywhere: bool = False,
 ) -> Plan:
     """Draw the matched null of every perturbation.
 
@@ -71,41 +71,52 @@ def make_plan(
         Random perturbations for each; 0 for none.
     null_among_asked
         Draw from the genes asked for as well: for a screen of all genes, where the null then costs nothing more.
-    max_pool
-        Most random genes for all perturbations together. Where hundreds of genes are asked for, each would draw its
-        own and the null would cost more than they; then so many of those drawn are kept, and each gene is matched
-        among them.
+    everywhere
+        Genes are perturbed in all cells, those that do not express them included.
     """
     units = list(dict.fromkeys(tuple(unit) for unit in asked))
     place = {unit: index for index, unit in enumerate(units)}
     n_asked = len(units)
     exclude = [] if null_among_asked else sorted({column for unit in units for column in unit})
-    drawn: dict[int, npt.NDArray[np.int64]] = {}
-    wanted = sorted({column for unit in units for column in unit})
-    for column in wanted:
-        drawn[column] = matched_genes(profile, column, n=n_null, exclude=exclude, seed=seed)
-    pool = np.unique(np.concatenate([np.zeros(0, np.int64), *drawn.values()]))
-    if len(pool) > max(max_pool, 2 * n_null) and not null_among_asked:
-        pool = np.random.default_rng([seed, len(pool)]).permutation(pool)[: max(max_pool, 2 * n_null)]
-        outside = np.setdiff1d(profile.columns, pool)
-        for column in wanted:
-            drawn[column] = matched_genes(profile, column, n=n_null, exclude=outside, seed=seed)
-    nulls = [_null_of(unit, [drawn[column] for column in unit], units, place) for unit in units[:n_asked]]
+    nulls = []
+    for unit in units[:n_asked]:
+        cells = np.zeros(0, np.int64) if everywhere else profile.cells_with(unit)
+        if not n_null or (not everywhere and not len(cells)):
+            nulls.append(np.zeros(0, np.int64))
+            continue
+        several = n_null if len(unit) == 1 else 2 * n_null
+        drawn = [matched_genes(profile, column, n=several, exclude=exclude, cells=cells, seed=seed) for column in unit]
+        nulls.append(_null_of(unit, drawn, n_null, units, place, profile, cells))
     return Plan(units, n_asked, nulls)
 
 
 def _null_of(
-    unit: Unit, matched: list[npt.NDArray[np.int64]], units: list[Unit], place: dict[Unit, int]
+    unit: Unit,
+    matched: list[npt.NDArray[np.int64]],
+    n_null: int,
+    units: list[Unit],
+    place: dict[Unit, int],
+    profile: GeneProfile,
+    cells: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
     """Places of a unit's null; new perturbations are added to `units`."""
-    found: list[int] = []
-    for draw in range(min(len(genes) for genes in matched)):
+    found: dict[int, None] = {}
+    together = profile.places[cells].tocsc() if len(unit) > 1 and len(cells) else None
+    fewest = min(len(genes) for genes in matched)
+    for draw in range(fewest if len(unit) == 1 else 4 * fewest):
         # rotate each gene's draws differently, so that combinations do not pair neighbours of the same gene
-        other = tuple(int(genes[(draw + step) % len(genes)]) for step, genes in enumerate(matched))
+        turn = 1 + draw // fewest
+        other = tuple(int(genes[(draw + turn * step) % len(genes)]) for step, genes in enumerate(matched))
         if len(set(other)) < len(other) or set(other) == set(unit):
             continue
+        if together is not None:
+            shared = np.asarray((together[:, list(other)] > 0).sum(axis=1)).ravel() == len(other)
+            if shared.sum() < shared_cells_needed(len(cells)):
+                continue
         if other not in place:
             place[other] = len(units)
             units.append(other)
-        found.append(place[other])
-    return np.asarray(list(dict.fromkeys(found)), dtype=np.int64)
+        found[place[other]] = None
+        if len(found) == n_null:
+            break
+    return np.asarray(list(found), dtype=np.int64)

@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
 from .cells import PerturbedCells
-from .edits import CellEditor
+from .edits import CellEditor, Ranks
 from .forward import CopyReader, States, cosine_distance
+from .goal import Goal, means_without, tokens_of_units
 from .plan import Plan
 
 Floats = npt.NDArray[np.float64]
@@ -33,29 +34,6 @@ COSINE_ROUNDING = 1e-12
 VALUE_ROUNDING = 3e-6
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A target state: where cells should move.
-
-    Parameters
-    ----------
-    centre
-        Mean embedding of the goal cells, (hidden,).
-    start
-        Mean embedding of the start cells, (hidden,).
-    """
-
-    centre: Tensor
-    start: Tensor
-
-    def effects(self, before: Tensor, after: Tensor) -> dict[str, Tensor]:
-        """Move of each copy towards the goal: gain in cosine, and share of the way from start to goal."""
-        axis = (self.centre - self.start).double()
-        moved = after.double() - before.double()
-        gain = cosine_distance(before, self.centre) - cosine_distance(after, self.centre)
-        return {"goal_cosine": gain, "goal_progress": moved @ axis / axis.square().sum()}
-
-
 @dataclass
 class ScreenResult:
     """Effects of every perturbation in every cell.
@@ -66,12 +44,19 @@ class ScreenResult:
         Effect to (cells, units); NaN where a cell took no part.
     pairs
         Read-out to the sum over cells, (units, targets); ``"n"`` counts the cells.
+    place
+        Rank of the perturbed genes in each cell, as `edits.Copies.place`: (cells, units), NaN as in `cells`.
+    embeddings
+        Embedding of every cell as it is (first) and under each perturbation asked for, without the perturbed genes'
+        own slots: (cells, 1 + asked, hidden) float32, NaN as in `cells`. None unless kept.
     n_copies, n_tokens, seconds
         What it cost.
     """
 
     cells: dict[str, Floats]
     pairs: dict[str, Floats] = field(default_factory=dict)
+    place: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    embeddings: npt.NDArray[np.float32] | None = None
     n_copies: int = 0
     n_tokens: int = 0
     seconds: float = 0.0
@@ -92,6 +77,10 @@ class Screen:
         Read predicted values, and log-probabilities of each target's own id, off the masked-gene head.
     hide_targets
         Mask the targets in original and copies, so that the head must infer them from the other genes.
+    ranks
+        Whether the other genes keep their ranks: see `edits.CellEditor.copies`.
+    keep_embeddings
+        Keep the cell embeddings of the perturbations asked for.
     """
 
     def __init__(
@@ -106,12 +95,15 @@ class Screen:
         read_values: bool = False,
         read_ids: bool = False,
         hide_targets: bool = False,
+        ranks: Ranks = "kept",
+        keep_embeddings: bool = False,
     ) -> None:
+        self.ranks, self.keep_embeddings = ranks, keep_embeddings
         self.reader, self.cells, self.editor, self.plan, self.goal = reader, cells, editor, plan, goal
         self.read_values, self.read_ids = read_values, read_ids
         token = cells.match.cell_token
         self.target_tokens = np.asarray([] if targets is None else token[list(targets)], dtype=np.int64)
-        self.unit_tokens = [token[list(unit)] for unit in plan.units]
+        self.unit_tokens = tokens_of_units(plan, cells).to(reader.device)
         self.hidden = self.target_tokens if hide_targets else np.zeros(0, np.int64)
         # gene states are wanted even without targets: the shift of all other genes is itself an effect
         self.effects = ["cell_cosine", "cell_euclidean", "gene_cosine"]
@@ -150,7 +142,11 @@ class Screen:
         result = ScreenResult(
             {name: np.full(shape, np.nan) for name in self.effects},
             {name: np.zeros(pair_shape) for name in ["n", *self.readouts]} if len(self.target_tokens) else {},
+            np.full(shape, np.nan),
         )
+        if self.keep_embeddings:
+            size = int(self.reader.base.config.hidden_size)
+            result.embeddings = np.full((len(self.cells), 1 + self.plan.n_asked, size), np.nan, dtype=np.float32)
         if store is None or not Path(store).exists():
             return result, 0
         return _load(store, key, result)
@@ -162,41 +158,60 @@ class Screen:
             self.reader.read([self.editor.original(columns, counts)], species=species, genes=True, hide=self.hidden)
         )
         before = _Before(original, self.reader, self.read_values, self.read_ids, self.target_tokens)
+        if result.embeddings is not None:
+            result.embeddings[index, 0] = before.cell.cpu().numpy()
         needed = self._units_needed(columns)
         for begin in range(0, len(needed), COPIES_AT_A_TIME):
             chosen = needed[begin : begin + COPIES_AT_A_TIME]
-            copies = self.editor.copies(columns, counts, [self.plan.units[unit] for unit in chosen])
+            units = [self.plan.units[unit] for unit in chosen]
+            copies = self.editor.copies(columns, counts, units, ranks=self.ranks)
             if not len(copies):
                 continue
+            result.place[index, chosen[copies.perturbation]] = copies.place
             rows = [copies.rows(i) for i in range(len(copies))]
-            for states in self.reader.read(rows, species=species, genes=True, hide=self.hidden):
+            positions = [copies.ranks(i) for i in range(len(copies))]
+            for states in self.reader.read(
+                rows,
+                species=species,
+                genes=True,
+                hide=self.hidden,
+                positions=positions if self.ranks == "kept" else None,
+            ):
                 self._compare(before, states, chosen[copies.perturbation[states.rows]], index, result)
             result.n_copies += len(copies)
             result.n_tokens += int(copies.indptr[-1])
 
     def _units_needed(self, columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Perturbations that this cell can undergo, and of the matched random ones only those compared with them."""
+        """Perturbations that this cell can undergo."""
         if self.editor.edit.absent == "insert":
             return np.arange(len(self.plan.units))
         expressed = set(columns.tolist())
-        asked = [u for u in range(self.plan.n_asked) if expressed.issuperset(self.plan.units[u])]
-        return np.unique(np.concatenate([np.asarray(asked, np.int64), *(self.plan.nulls[u] for u in asked)]))
+        return np.array([u for u, unit in enumerate(self.plan.units) if expressed.issuperset(unit)], dtype=np.int64)
 
     @torch.inference_mode()
     def _compare(
         self, before: "_Before", states: States, units: npt.NDArray[np.int64], index: int, result: ScreenResult
     ) -> None:
+        assert states.genes is not None
+        unit = torch.as_tensor(units, device=states.input_ids.device)
+        own_tokens = self.unit_tokens[unit]
+        own = (states.input_ids.unsqueeze(-1) == own_tokens.unsqueeze(1)).any(-1)
+        cell, reference = states.cells, before.cell.expand_as(states.cells)
+        if self.reader.pooling == "mean":
+            # what becomes of the other genes: the perturbed genes' own slots would move the mean by coming or going
+            others = ((states.input_ids != 0) & ~own).unsqueeze(-1).to(states.genes.dtype)
+            cell = (states.genes * others).sum(1) / others.sum(1)
+            reference = before.cells_without(own_tokens)
         effects = {
-            "cell_cosine": cosine_distance(states.cells, before.cell),
-            "cell_euclidean": (states.cells.double() - before.cell.double()).norm(dim=-1),
+            "cell_cosine": cosine_distance(cell, reference),
+            "cell_euclidean": (cell.double() - reference.double()).norm(dim=-1),
         }
         if self.goal is not None:
-            effects |= self.goal.effects(before.cell, states.cells)
-        assert states.genes is not None
+            effects |= self.goal.effects(reference, cell, unit)
+        if result.embeddings is not None:
+            asked = units < self.plan.n_asked
+            result.embeddings[index, 1 + units[asked]] = cell[torch.from_numpy(asked)].cpu().numpy()
         source = before.place_of(states.input_ids)
-        own = torch.zeros_like(source, dtype=torch.bool)
-        for row, unit in enumerate(units):
-            own[row] = torch.isin(states.input_ids[row], torch.as_tensor(self.unit_tokens[unit], device=own.device))
         shared = (source >= 0) & ~own
         at = source.clamp(min=0)
         direction = F.normalize(states.genes, dim=-1)
@@ -246,10 +261,11 @@ class _Before:
     ) -> None:
         assert states.genes is not None
         genes, tokens = states.genes[0], states.input_ids[0]
-        self.cell = states.cells[0]
+        self.cell, self.genes = states.cells[0], genes
         self.direction = F.normalize(genes, dim=-1)
         size = int(reader.base.config.vocab_size)
-        self._place = torch.full((size,), -1, dtype=torch.long, device=tokens.device)
+        # one more than there are tokens: the last stands for -1, no token at all
+        self._place = torch.full((size + 1,), -1, dtype=torch.long, device=tokens.device)
         self._place[tokens] = torch.arange(len(tokens), device=tokens.device)
         self._place[0] = -1
         self._target = torch.full((size,), -1, dtype=torch.long, device=tokens.device)
@@ -265,6 +281,10 @@ class _Before:
     def place_of(self, tokens: Tensor) -> Tensor:
         """Slot of each token in the unperturbed cell; -1 where it was not seen there."""
         return self._place[tokens]
+
+    def cells_without(self, tokens: Tensor) -> Tensor:
+        """Mean over the cell's genes without some tokens: (copies, genes left out) to (copies, hidden)."""
+        return means_without(self.genes, self._place[tokens])
 
     def target_of(self, tokens: Tensor) -> Tensor:
         """Which target each token is; -1 for none."""
@@ -282,8 +302,11 @@ def run_key(**what: Any) -> str:
 
 
 def _save(store: str | os.PathLike[str], key: str, result: ScreenResult, done: int) -> None:
-    arrays = {f"cells/{name}": values for name, values in result.cells.items()}
+    arrays: dict[str, Any] = {f"cells/{name}": values for name, values in result.cells.items()}
     arrays |= {f"pairs/{name}": values for name, values in result.pairs.items()}
+    arrays["place"] = result.place
+    if result.embeddings is not None:
+        arrays["embeddings"] = result.embeddings
     cost = np.array([result.n_copies, result.n_tokens, result.seconds])
     with atomic_path(store) as temporary, open(temporary, "wb") as handle:
         np.savez(handle, allow_pickle=False, key=np.array(key), done=np.array(done), cost=cost, **arrays)
@@ -299,7 +322,9 @@ def _load(store: str | os.PathLike[str], key: str, empty: ScreenResult) -> tuple
             cells = {name: saved[f"cells/{name}"] for name in empty.cells}
             pairs = {name: saved[f"pairs/{name}"] for name in empty.pairs}
             cost = saved["cost"]
-            return ScreenResult(cells, pairs, int(cost[0]), int(cost[1]), float(cost[2])), int(saved["done"])
+            embeddings = None if empty.embeddings is None else saved["embeddings"]
+            counted = int(cost[0]), int(cost[1]), float(cost[2])
+            return ScreenResult(cells, pairs, saved["place"], embeddings, *counted), int(saved["done"])
     except (KeyError, OSError, EOFError) as error:
         raise InputError(
             f"{store}: not a file of an interrupted run ({error}); remove it or name another file"

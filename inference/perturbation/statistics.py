@@ -1,5 +1,6 @@
 """Noise beside every effect: intervals over cells, empirical p against matched genes, false discovery rates."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -39,29 +40,122 @@ def mean_interval(values: npt.ArrayLike, *, level: float = 0.95) -> tuple[float,
     return mean, mean - half, mean + half, len(x)
 
 
-def common_cell_means(own: Floats, others: Floats, *, min_cells: int = 1) -> tuple[Floats, Floats]:
-    """Mean effect of a gene and of each matched gene over the cells in which both were perturbed.
+@dataclass(frozen=True)
+class Comparison:
+    """One perturbation's effect beside that of matched random ones.
 
     Parameters
     ----------
     own
-        (cells,); NaN where the gene was not perturbed.
-    others
-        (cells, matched genes).
-    min_cells
-        Matched genes that share fewer cells are left out.
+        Mean effect of the perturbation, corrected for the cells that it was seen in.
+    null
+        That of each matched gene, corrected likewise and for what difference in rank and detection is left.
+        (matched genes,)
+    """
+
+    own: float
+    null: Floats
+
+    @property
+    def beyond(self) -> float:
+        """Difference to the null's mean; NaN without a null."""
+        return float(self.own - self.null.mean()) if len(self.null) else np.nan
+
+
+def cell_levels(values: Floats, *, rounds: int = 6) -> Floats:
+    """Level of each cell in a two-way layout of cells and genes with gaps: value = level of the cell + of the gene.
+
+    Parameters
+    ----------
+    values
+        (cells, genes); NaN where a gene was not perturbed.
 
     Returns
     -------
-    own_means, other_means
-        (kept matched genes,) each.
+    numpy.ndarray
+        (cells,), of mean 0; 0 for a cell with fewer than two values.
+
+    Examples
+    --------
+    >>> cell_levels(np.array([[1.0, 2.0], [3.0, np.nan], [3.0, 4.0]])).round(6).tolist()
+    [-1.0, 0.0, 1.0]
     """
-    both = np.isfinite(own)[:, None] & np.isfinite(others)
-    n = both.sum(axis=0)
-    keep = n >= max(min_cells, 1)
-    own_sum = np.where(both, own[:, None], 0.0).sum(axis=0)
-    other_sum = np.where(both, others, 0.0).sum(axis=0)
-    return own_sum[keep] / n[keep], other_sum[keep] / n[keep]
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+    per_cell, per_gene = known.sum(axis=1), known.sum(axis=0)
+    level = np.zeros(len(values))
+    for _ in range(rounds):
+        gene = (filled - np.where(known, level[:, None], 0.0)).sum(axis=0) / np.maximum(per_gene, 1)
+        level = (filled - np.where(known, gene[None, :], 0.0)).sum(axis=1) / np.maximum(per_cell, 1)
+        level[per_cell < 2] = 0.0
+        level[per_cell >= 2] -= level[per_cell >= 2].mean() if (per_cell >= 2).any() else 0.0
+    return level
+
+
+def compare_with_matched(
+    unit: int,
+    matched: npt.NDArray[np.int64],
+    effects: Floats,
+    places: Floats,
+    *,
+    level: Floats,
+    scale: Floats,
+) -> Comparison:
+    """Mean effect of a gene beside that of each matched gene, as if all had been seen in the gene's own cells.
+
+    A mean over few cells varies more than one over many, so every gene keeps all cells that it was perturbed in: those
+    matched were seen in about as many. That some cells move more than others, whatever is done to them, is taken off
+    by each cell's own level and scale. And no two genes are matched exactly; for the highest gene of a cell all others
+    are lower. What a step in rank or detection makes is fitted over the matched genes (a straight line; for distances
+    of their logarithm) and taken off as well: the bias correction of matching estimators (Abadie and Imbens, J. Bus.
+    Econ. Stat. 29, 1, 2011).
+
+    Parameters
+    ----------
+    unit, matched
+        Columns of the gene and of those matched to it.
+    effects, places
+        Effect, and rank of the gene in the cell from 0 to 1: (cells, genes), NaN where a gene was not perturbed.
+    level, scale
+        Of every cell, (cells,): distances have no level but a scale, moves towards a goal have both.
+    """
+    own_cells = np.isfinite(effects[:, unit])
+    kept = matched[np.isfinite(effects[:, matched]).any(axis=0)]
+    signed = bool(np.any(level != 0)) or bool(np.nanmin(effects[:, [unit, *kept]], initial=0.0) < 0)
+    if not own_cells.any():
+        return Comparison(np.nan, np.zeros(0))
+    chosen = np.array([unit, *kept])
+    with np.errstate(invalid="ignore"):
+        adjusted = (effects[:, chosen] - level[:, None]) / scale[:, None]
+    means = np.nanmean(adjusted, axis=0) * scale[own_cells].mean() + level[own_cells].mean()
+    own, null = float(means[0]), means[1:]
+    if not len(null):
+        return Comparison(own, null)
+    seen = np.log(np.isfinite(effects[:, chosen]).sum(axis=0))
+    features = np.stack([np.nanmean(places[:, chosen], axis=0), seen], axis=1)
+    step, features = features[0] - features[1:], features[1:]
+    if signed:
+        null = null + step @ _slope(features, null)
+        middle = float(np.median(null))
+        size = np.log(np.abs(null - middle) + 1e-3 * null.std() + 1e-300)
+        null = middle + (null - middle) * np.exp(np.clip(step @ _slope(features, size), -1, 1))
+    elif (null > 0).all():
+        null = null * np.exp(np.clip(step @ _slope(features, np.log(null)), -2, 2))
+    return Comparison(own, null)
+
+
+# below this many matched genes a fitted line is noise
+_GENES_TO_FIT = 15
+
+
+def _slope(features: Floats, values: Floats) -> Floats:
+    """Least-squares slope of values on features, slightly shrunk; 0 where there are too few to fit one."""
+    if len(values) < _GENES_TO_FIT:
+        return np.zeros(features.shape[1])
+    spread = features.std(axis=0)
+    X = np.divide(features - features.mean(axis=0), spread, out=np.zeros_like(features), where=spread > 1e-9)
+    slope = np.linalg.solve(X.T @ X + np.eye(X.shape[1]), X.T @ (values - values.mean()))
+    return np.divide(slope, spread, out=np.zeros_like(spread), where=spread > 1e-9)
 
 
 def empirical_p(observed: npt.ArrayLike, null: npt.ArrayLike, *, alternative: Alternative = "greater") -> float:
@@ -74,7 +168,7 @@ def empirical_p(observed: npt.ArrayLike, null: npt.ArrayLike, *, alternative: Al
     observed
         One value, or one for each null value (the mean over the cells shared with it).
     null
-        (n,). Two-sided, distance from the null's mean counts.
+        (n,). Two-sided, twice the smaller of both shares.
 
     Examples
     --------
@@ -85,11 +179,24 @@ def empirical_p(observed: npt.ArrayLike, null: npt.ArrayLike, *, alternative: Al
     own = np.broadcast_to(np.asarray(observed, dtype=np.float64), random.shape)
     if not len(random):
         return float("nan")
-    if alternative == "two-sided":
-        random, own = np.abs(random - random.mean()), np.abs(own - random.mean())
     # equal up to rounding counts as extreme: an effect of nothing must not look rare
     tolerance = 1e-12 + 1e-9 * np.abs(own)
-    return float((1 + np.sum(random >= own - tolerance)) / (len(random) + 1))
+    above = float((1 + np.sum(random >= own - tolerance)) / (len(random) + 1))
+    if alternative == "greater":
+        return above
+    below = float((1 + np.sum(random <= own + tolerance)) / (len(random) + 1))
+    return min(1.0, 2 * min(above, below))
+
+
+def smallest_p(n_null: int, alternative: Alternative = "greater") -> float:
+    """Smallest p that `empirical_p` can give against so many null values; NaN for none.
+
+    Examples
+    --------
+    >>> smallest_p(19), smallest_p(19, "two-sided")
+    (0.05, 0.1)
+    """
+    return (1 if alternative == "greater" else 2) / (n_null + 1) if n_null else float("nan")
 
 
 def benjamini_hochberg(p: npt.ArrayLike) -> Floats:

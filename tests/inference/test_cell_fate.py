@@ -66,13 +66,14 @@ def run(adata, model, processor, *args, **options):
 def test_the_gene_that_makes_the_difference_comes_first(cells, model, processor):
     fate = run(
         cells, model, processor, "fate=start", "fate=goal", ["SOX2", "PAX6", "KLF4", "GATA4", "NANOG"],
-        kind="set", dose=25, combinations=2, n_best=3, doses=(0, 0.5, 4),
+        kind="set", dose=25, combinations=2, n_best=3, doses=(0, 0.5, 4), ranks="anew",
     )  # fmt: skip
+    assert fate.ranking.iloc[0]["mean"] == pytest.approx(1.0, abs=1e-3)
     first = fate.ranking.iloc[0]
     assert (first["perturbation"], first["rank"]) == ("PAX6", 1)
-    assert first["mean"] == pytest.approx(1.0, abs=1e-3)
     assert first["low"] < first["mean"] < first["high"]
-    assert first["p"] == pytest.approx(1 / 13)
+    assert first["p"] == pytest.approx(2 / 13)
+    assert (first["n_null"], first["fold_change_rank"]) == (12, 1)
     assert fate.absent == ["NANOG"]
     assert len(fate.combinations) == 3
     assert all("+" in name for name in fate.combinations["perturbation"])
@@ -80,6 +81,25 @@ def test_the_gene_that_makes_the_difference_comes_first(cells, model, processor)
     # PAX6 is silent in start cells: no dose of nothing can move them
     silent = fate.doses.query("perturbation == 'PAX6'")
     assert (silent["n_cells"] == 0).all()
+
+
+def test_the_level_is_a_share_of_the_goal_cells_molecules_in_the_start_cells_depth(cells, table):
+    from dataclasses import replace
+
+    from genecompass.inference.perturbation.cells import take_cells
+    from genecompass.inference.perturbation.edits import Edit
+
+    start = take_cells(cells, table, species="human", cells=np.arange(12))
+    goal = take_cells(cells, table, species="human", cells=np.arange(12, 24))
+    deep = replace(start, level_reference=goal.counts * 50)
+    editor = deep.editor(Edit("overexpress", absent="insert", quantile=0.5))
+    columns, counts = start.cell(0)
+    copies = editor.copies(columns, counts, [(1,)], ranks="kept")
+    share = np.median(cells.X.toarray()[12:, 1] / cells.X.toarray()[12:].sum(1))
+    token = start.match.cell_token[1]
+    value = copies.values[copies.input_ids == token]
+    expected = np.log2(1 + share * counts.sum() / start.match.column_median[1])
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
 def test_factors_are_the_default_candidates(cells, model, processor):
@@ -97,7 +117,7 @@ def test_goal_of_another_species_is_read_over_shared_genes(cells, model, process
         goal_adata=mouse, goal_species="mouse",
     )  # fmt: skip
     assert fate.ranking.iloc[0]["perturbation"] == "PAX6"
-    assert fate.ranking.iloc[0]["mean"] > 0.5
+    assert fate.ranking.iloc[0]["mean"] > fate.ranking.iloc[1]["mean"]
     assert len(shared_tokens(table, "human", "mouse")) == 20
 
 

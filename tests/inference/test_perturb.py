@@ -174,7 +174,7 @@ def test_effects_do_not_depend_on_batches_or_order(cells, model, processor):
 
 
 def test_cell_effect_is_the_distance_of_embeddings(cells, model, table, processor):
-    result = run(cells, model, processor, "GENE0", pooling="species")
+    result = run(cells, model, processor, "GENE0", pooling="species", ranks="anew")
     edited = cells.copy()
     edited.X = sparse.csr_matrix(np.where(np.arange(GENES) == 0, 0, cells.X.toarray()))
 
@@ -193,6 +193,37 @@ def test_cell_effect_is_the_distance_of_embeddings(cells, model, table, processo
     np.testing.assert_allclose(result.cell_effects["cell_cosine"]["GENE0"], expected, rtol=1e-3, atol=1e-9)
     distance = (before - after).norm(dim=-1).numpy()
     np.testing.assert_allclose(result.cell_effects["cell_euclidean"]["GENE0"], distance, rtol=1e-3)
+
+
+@pytest.mark.parametrize("ranks", ["kept", "anew"])
+def test_the_perturbed_genes_own_slot_is_left_out_and_ranks_are_kept_or_not(cells, model, table, processor, ranks):
+    result = run(cells, model, processor, "GENE0", ranks=ranks, embeddings=True)
+    tokens = tokenize_cells(cells, table, species="human", max_length=64)
+    own = int(take_cells(cells, table, species="human").match.cell_token[0])
+    for index, name in enumerate(cells.obs_names):
+        ids = np.asarray(tokens[index]["input_ids"], dtype=np.int64)
+        values = np.asarray(tokens[index]["values"])
+        others = ids != own
+        ranked = np.flatnonzero(others) if ranks == "kept" else np.arange(others.sum())
+        with torch.no_grad():
+            whole = model.genecompass(torch.as_tensor(ids)[None], torch.as_tensor(values)[None]).last_hidden_state
+            less = model.genecompass(
+                torch.as_tensor(ids[others])[None], torch.as_tensor(values[others])[None],
+                position_ids=torch.as_tensor(ranked)[None],
+            ).last_hidden_state  # fmt: skip
+        before, after = whole[0, 1:][torch.as_tensor(others)].mean(0), less[0, 1:].mean(0)
+        np.testing.assert_allclose(result.embeddings[index, 1], after, rtol=1e-4, atol=1e-5)
+        distance = float((before - after).norm())
+        np.testing.assert_allclose(result.cell_effects["cell_euclidean"].loc[name, "GENE0"], distance, rtol=1e-3)
+
+
+def test_both_ways_of_ranking_stand_side_by_side(cells, model, processor):
+    both = run(cells, model, processor, ["GENE1", "GENE2"], ranks="both", groupby="kind").summary
+    anew = run(cells, model, processor, ["GENE1", "GENE2"], ranks="anew", groupby="kind").summary
+    key = ["perturbation", "group", "effect"]
+    merged = both.merge(anew, on=key)
+    np.testing.assert_allclose(merged["mean_ranked_anew"], merged["mean_y"], rtol=1e-3, atol=1e-7)
+    assert not np.allclose(merged["mean_x"], merged["mean_y"])
 
 
 def planted_model(table, a, b, cells):
@@ -267,6 +298,102 @@ def test_p_is_uniform_under_a_model_that_knows_nothing(table, processor):
     p = p - np.random.default_rng(0).random(len(p)) / 26
     assert len(p) > 100
     assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def calibration_cells(seed, genes=240, n=40):
+    """Cells of unlike depth in which genes span detection rates of 5 to 100 %, their gene table, and detection."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "gene_id": [f"ENSG{i:011d}" for i in range(genes)],
+            "symbol": [f"GENE{i}" for i in range(genes)],
+            "species": "human",
+            "median": rng.uniform(1, 3, genes).round(2),
+        }
+    )
+    level = np.exp(rng.normal(-0.5, 1.3, genes))
+    counts = rng.poisson(level * rng.gamma(4, 0.25, (n, 1)) * rng.gamma(3, 1 / 3, (n, genes)))
+    counts[:, 0] += 1
+    obs = pd.DataFrame(index=[f"cell{i}" for i in range(n)])
+    adata = anndata.AnnData(
+        sparse.csr_matrix(counts.astype(np.float32)), obs=obs, var=frame[[]].set_axis(frame["symbol"])
+    )
+    return adata, GeneTable.from_genes(frame), (counts > 0).mean(axis=0)
+
+
+@pytest.fixture(scope="module")
+def random_genes():
+    """Summaries of deletions of 50 random genes at a time, highly and lowly expressed ones apart."""
+    tables = []
+    for seed in range(2):
+        adata, table, detection = calibration_cells(seed)
+        model, processor = make_model(table, seed=seed, max_length=256), GeneCompassProcessor.from_gene_table(table)
+        order = np.argsort(-detection)
+        strata = {"high": order[:70], "low": order[(detection[order] > 0.05) & (detection[order] < 0.5)]}
+        for name, genes in strata.items():
+            asked = np.random.default_rng(seed).choice(genes, 50, replace=False)
+            result = run(
+                adata, model, processor, [f"GENE{i}" for i in asked], n_null=40, seed=seed,
+                goal=np.arange(40) % 2 == 1,
+            )  # fmt: skip
+            tables.append(result.summary.assign(stratum=name))
+    return pd.concat(tables)
+
+
+@pytest.mark.parametrize("effect", ["cell_cosine", "gene_cosine", "goal_progress"])
+@pytest.mark.parametrize("stratum", ["high", "low"])
+def test_p_of_50_random_genes_is_uniform(random_genes, effect, stratum):
+    table = random_genes.query("effect == @effect and stratum == @stratum and group == 'all'")
+    assert len(table) == 100
+    assert (table["n_null"] >= 20).all()
+    assert (table["smallest_p"] <= 0.1).all()
+    # spread evenly within the step of p for the comparison with a continuous uniform
+    p = table["p"] - np.random.default_rng(0).random(len(table)) * np.minimum(table["p"], table["smallest_p"])
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert (table["p"] <= 0.1).mean() < 0.2
+
+
+def test_a_group_of_too_few_cells_has_no_p_and_groups_count_as_tests(cells, model, processor):
+    adata = cells.copy()
+    adata.obs["kind"] = ["rare"] * 2 + ["common"] * 10
+    genes = ["GENE0", "GENE1", "GENE2"]
+    summary = run(adata, model, processor, genes, groupby="kind", min_group_cells=6, n_null=20).summary
+    assert summary.query("group == 'rare'")["p"].isna().all()
+    assert summary.query("group == 'rare'")["mean"].notna().any()
+    part = summary.query("effect == 'cell_cosine'")
+    tested = part["p"].notna()
+    assert set(part.loc[tested, "group"]) == {"all", "common"}
+    np.testing.assert_allclose(part.loc[tested, "q"], stats.false_discovery_control(part.loc[tested, "p"]))
+
+
+def test_too_few_random_genes_are_said_in_a_warning(cells, model, processor):
+    with pytest.warns(UserWarning, match=r"1 of 1 perturbations cannot reach p <= 0.05: as few as 5 random genes"):
+        result = run(cells, model, processor, ["GENE1"], n_null=5)
+    assert result.summary["smallest_p"].iloc[0] == pytest.approx(1 / 6)
+
+
+def test_the_figure_stands_by_evidence_and_a_distance_is_never_below_0(random_genes, tmp_path, monkeypatch):
+    from genecompass.inference.perturbation import figures
+
+    plotted = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: plotted.append(figure) or [])
+    table = random_genes.query("stratum == 'low'").head(400).copy()
+    table["low"] -= 1.0
+    figures.plot_effects(table, tmp_path / "screen", top=12)
+    figures.plot_effects(table, tmp_path / "goal", effect="goal_progress", top=12)
+    distance, goal = (figure.axes[0] for figure in plotted)
+    names = [label.get_text() for label in distance.get_yticklabels()]
+    first = table.query("effect == 'cell_cosine' and group == 'all'").sort_values("p")
+    best = first[first["p"] == first["p"].min()]
+    assert len(names) == 12
+    assert names[-1] in set(best["perturbation"])
+    assert distance.get_xlim()[0] == 0
+    starts = [segment[0, 0] for segment in distance.collections[0].get_segments()]
+    assert min(starts) >= 0
+    assert min(patch.get_x() for patch in distance.patches) >= 0
+    assert goal.get_xlim()[0] < 0
+    with pytest.raises(InputError, match="nothing to draw"):
+        figures.plot_effects(table, tmp_path / "none", group="nowhere")
 
 
 def test_null_genes_are_like_the_gene_and_not_among_those_asked(cells, table):
@@ -351,6 +478,24 @@ def test_results_are_kept(cells, model, processor, tmp_path):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     again = anndata.read_h5ad(tmp_path / "cells.h5ad")
     assert len(again.uns["genecompass_perturbation"]["summary"]) == len(result.summary)
+    foreign = pd.read_csv(tmp_path / "out" / "geneformer.csv")
+    assert foreign.loc[0, "Gene_name"] == "GENE1"
+    assert foreign.loc[0, "Ensembl_ID"] == "ENSG00000000001"
+    cosine = result.summary.query("effect == 'cell_cosine' and group == 'all'").iloc[0]
+    assert foreign.loc[0, "Test_vs_null_FDR"] == pytest.approx(cosine["q"])
+    with pytest.raises(InputError, match="embeddings=True"):
+        result.to_anndata()
+
+
+def test_perturbed_cells_as_pertpy_has_them(cells, model, processor, tmp_path):
+    result = run(cells, model, processor, ["GENE1", "GENE2"], embeddings=True)
+    result.write(tmp_path)
+    adata = anndata.read_h5ad(tmp_path / "perturbed.h5ad")
+    assert list(adata.obs["perturbation"].cat.categories) == ["control", "GENE1", "GENE2"]
+    took_part = result.cell_effects["cell_cosine"].notna().sum()
+    assert adata.obs["perturbation"].value_counts().to_dict() == {"control": len(cells), **took_part.to_dict()}
+    assert np.isfinite(adata.obsm["X_genecompass"]).all()
+    assert set(adata.uns["genecompass_perturbation"]["summary"]["perturbation"]) == {"GENE1", "GENE2"}
     assert result.parameters["milliseconds_per_copy"] > 0
 
 
