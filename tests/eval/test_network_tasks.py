@@ -28,7 +28,7 @@ def processor():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    config = GeneCompassConfig.tiny(vocab_size=22, initializer_range=0.3, max_position_embeddings=32)
+    config = GeneCompassConfig.tiny(vocab_size=22, initializer_range=0.3, max_position_embeddings=32, species=["human"])
     return GeneCompassForMaskedGeneModeling(config).eval()
 
 
@@ -107,13 +107,14 @@ def test_verbs(folder, tmp_path, capsys):
     assert code == 0
     assert "PAX6+KLF4" in shown.out
     assert (tmp_path / "perturbed" / "genes.parquet").exists()
+    assert (tmp_path / "perturbed" / "effects.png").exists()
     code, shown = run(
         "perturb", "fate", data, checkpoint, "--start", "kind=a", "--goal", "kind=b", "--n-null", "4", "--combinations",
         "2", "--at-dose", "0.5", "-o", str(tmp_path / "fate"),
     )  # fmt: skip
     assert code == 0
     assert {p.name for p in (tmp_path / "fate").iterdir()} == {
-        "ranking.csv", "combinations.csv", "doses.csv", "parameters.json",
+        "ranking.csv", "ranking.png", "ranking.svg", "combinations.csv", "doses.csv", "parameters.json",
     }  # fmt: skip
     network = tmp_path / "network.graphml"
     code, _ = run("grn", data, "--model", checkpoint, "--top-k", "5", "--draw", "SOX2", "-o", str(network))
