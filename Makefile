@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 STAMP := $(VENV)/.installed
 FOLDERS := modeling_genecompass tokenization dataset_scripts training inference eval model_cards
 
-.PHONY: setup demo docs test test-oldest wheel lint types bench clean
+.PHONY: setup demo docs test test-oldest test-newest fuzz wheel lint types bench clean
 
 setup: $(STAMP) .typing/genecompass
 
@@ -50,6 +50,18 @@ test-oldest: setup
 	$(VENV)-oldest/bin/python -m pip install -q -e . "transformers==5.0.0" pytest pytest-xdist hypothesis
 	GENECOMPASS_OLDEST_PYTHON=$(VENV)-oldest/bin/python $(BIN)/python -m pytest tests/modeling_genecompass/test_oldest_transformers.py
 
+# The newest of everything that the package allows, in an environment of its own: training, the demo, the readers.
+test-newest: setup
+	test -x $(VENV)-newest/bin/python || $(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install -q --upgrade $(TORCH_ARGS) torch
+	$(VENV)-newest/bin/python -m pip install -q --upgrade --upgrade-strategy eager -e . pytest pytest-xdist hypothesis
+	HF_HUB_OFFLINE=1 $(VENV)-newest/bin/python -m pytest $(PYTEST_ARGS) tests/tokenization tests/training tests/eval/test_demo.py
+
+# Every reader against damaged files, for minutes; the suite does the same for seconds. FUZZ is files per format.
+FUZZ ?= 400
+fuzz: setup
+	GENECOMPASS_FUZZ=$(FUZZ) GENECOMPASS_FUZZ_KEEP=build/fuzz $(BIN)/python -m pytest tests/fuzz
+
 # The package as users get it: built, installed outside the checkout, every module imported, verbs run.
 wheel: setup
 	PYTHON=$(abspath $(BIN))/python .ci/wheel
@@ -65,4 +77,4 @@ bench: setup
 	@for script in benchmarks/*.py; do case $$script in */_*) ;; *) echo "== $$script"; $(BIN)/python $$script || exit 1;; esac; done
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest .typing build *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest .typing build *.egg-info

@@ -12,6 +12,7 @@ import pandas as pd
 from .errors import InputError
 from .files import atomic_path
 from .gene_index import GeneIndex
+from .packed import refuse_bomb
 
 PAD_TOKEN = 0
 MASK_TOKEN = 1
@@ -131,6 +132,18 @@ class GeneTable:
             path = next((path / name for name in ("genes.parquet", "genes.tsv.gz") if (path / name).exists()), path)
         if not path.is_file():
             raise InputError(f"{path}: no gene table here (genes.parquet or genes.tsv.gz)")
+        try:
+            return cls._read_file(path)
+        except InputError as error:
+            line = " ".join(str(error).split())
+            raise InputError(line if path.name in line else f"{path}: {line}") from error
+        except Exception as error:  # a damaged table can make pandas, gzip and pyarrow say anything
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise InputError(f"{path}: not a readable gene table ({reason})") from error
+
+    @classmethod
+    def _read_file(cls, path: Path) -> "GeneTable":
+        refuse_bomb(path)
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         else:

@@ -92,9 +92,10 @@ def _read_through(content: bytes) -> None:
     for code, argument, place in pickletools.genops(content):
         if code.name not in _ADMITTED_CODES:
             raise _ForbiddenError(f"pickle instruction {code.name}")
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > len(content):
+        size: Any = argument
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(size) > len(content):
             raise ValueError("a memo entry beyond the size of the file")
-        if code.name in ("INT", "LONG", "LONG1", "LONG4") and int(argument).bit_length() > 4096:
+        if code.name in ("INT", "LONG", "LONG1", "LONG4") and int(size).bit_length() > 4096:
             raise ValueError("a number of more than 4,096 bits")
         end = int(place or 0)
     if end + 1 != len(content):
@@ -145,6 +146,7 @@ class _Maker:
     """Makes a description when a pickle calls it; without attributes that BUILD could change."""
 
     __slots__ = ("_what",)
+    _what: str
 
     def __init__(self, what: str) -> None:
         object.__setattr__(self, "_what", what)

@@ -64,9 +64,8 @@ def open_cells(
     try:
         return _open_path(path, options)
     except InputError as error:
-        if str(path) in str(error) or path.name in str(error):
-            raise
-        raise InputError(f"{path}: {error}") from error
+        line = " ".join(str(error).split())
+        raise InputError(line if path.name in line else f"{path}: {line}") from error
     except ImportError:
         raise
     except Exception as error:  # a damaged file can make a storage library say anything

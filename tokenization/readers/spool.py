@@ -18,8 +18,8 @@ import pandas as pd
 from scipy import sparse
 
 from ..errors import InputError
+from ..packed import LONGEST_LINE
 from .on_disk import CscRows, CsrRows
-from .packed import LONGEST_LINE
 
 _LINES = 1_000_000
 
@@ -151,7 +151,7 @@ def _triplets(lines: IO[str], path: Path, genes_first: bool) -> Iterator[Piece]:
     except (EOFError, OSError, zlib.error, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: truncated or damaged ({str(error)[:120]})") from error
+        raise InputError(f"{path}: truncated or damaged ({' '.join(str(error).split())[:120]})") from error
 
 
 def _check_range(cell: np.ndarray, gene: np.ndarray, n_cells: int, n_genes: int, path: Path) -> None:

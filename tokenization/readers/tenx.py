@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError
+from ..packed import refuse_bomb
 from .hdf5 import open_hdf5
 from .on_disk import CsrRows
-from .packed import refuse_bomb
 from .source import CellSource
 from .spool import spool_triplets
 

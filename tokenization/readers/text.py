@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..gene_index import bare_gene_id
-from .packed import LONGEST_LINE
+from ..packed import LONGEST_LINE
 from .source import CellSource
 from .spool import Spool
 

@@ -274,7 +274,7 @@ def stopping_on_signals(trainer: PretrainingTrainer) -> Iterator[None]:
 
     def ask(number: int, frame: Any) -> None:
         trainer.stopped_by = signal.Signals(number).name
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -3,7 +3,7 @@
 import gzip
 from pathlib import Path
 
-from ..errors import InputError
+from .errors import InputError
 
 # the header of a table of a million cells has thirty million characters
 LONGEST_LINE = 1 << 28
