@@ -206,6 +206,53 @@ def network_scores(network: pd.DataFrame, truth: NetworkTruth) -> dict[str, floa
     return result
 
 
+def bootstrap_over_factors(
+    network: pd.DataFrame, truth: NetworkTruth, *, n: int = 1000, level: float = 0.95, seed: int = 0
+) -> dict[str, float]:
+    """Intervals of network scores when other regulators had been studied: whole regulators are drawn anew.
+
+    Edges of one regulator stand or fall together, so the pairs are not independent observations.
+
+    Parameters
+    ----------
+    network, truth
+        As for `network_scores`.
+    n
+        Draws; those that hold no reference edge, or nothing else, are drawn again.
+    level
+        Coverage.
+
+    Returns
+    -------
+    dict
+        ``auroc_low``, ``auroc_high``, ``auprc_ratio_low``, ..., ``early_precision_ratio_high``; NaN with fewer than
+        three regulators.
+    """
+    names = ("auroc", "auprc_ratio", "early_precision_ratio")
+    grid, rng = score_matrix(network, truth), np.random.default_rng(seed)
+    n_rows = len(truth.regulators)
+    draws: list[tuple[float, ...]] = []
+    for _ in range(3 * n if n_rows >= 3 else 0):
+        rows = rng.integers(0, n_rows, n_rows)
+        possible = truth.possible[rows]
+        edges, scores = truth.edges[rows][possible], grid[rows][possible]
+        if not edges.any() or edges.all():
+            continue
+        density = float(edges.mean())
+        early = early_precision(scores, edges)
+        draws.append(
+            (float(roc_auc_score(edges, scores)), float(average_precision_score(edges, scores)) / density,
+             early / density)
+        )  # fmt: skip
+        if len(draws) == n:
+            break
+    if not draws:
+        return {f"{name}_{end}": float("nan") for name in names for end in ("low", "high")}
+    low, high = np.quantile(np.asarray(draws), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    ends = {f"{name}_low": float(value) for name, value in zip(names, low, strict=True)}
+    return ends | {f"{name}_high": float(value) for name, value in zip(names, high, strict=True)}
+
+
 def precision_at_k(ranking: Iterable[str], positives: Iterable[str], k: int) -> float:
     """Share of the first `k` names of a ranking that are positives.
 

@@ -27,10 +27,22 @@ from ...inference.perturbation.cells import take_cells
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ..baselines.network import expression_level_network
-from ..metrics.network import NetworkTruth, network_scores, restrict_truth
+from ..metrics.network import NetworkTruth, bootstrap_over_factors, network_scores, restrict_truth
 from .summary import long_rows
 
-SEEDED = frozenset({"genie3", "extra_trees", "grnboost2", "random", "deepsem", "deepsem_started", "deepsem_masked"})
+SEEDED = frozenset(
+    {
+        "genie3",
+        "extra_trees",
+        "grnboost2",
+        "random",
+        "structural_vae",
+        "structural_vae_started",
+        "structural_vae_masked",
+    }
+)
+# draws of regulators behind each interval
+BOOTSTRAP = 200
 MEASURES = ("auroc", "auprc_ratio", "auprc_trapezoid_ratio", "early_precision_ratio")
 
 
@@ -53,7 +65,10 @@ class GrnBenchmark:
         """Mean and standard deviation over seeds of each method, the best early precision first."""
         keys = ["data", "reference", "method"]
         columns = [str(name) for name in self.runs]
-        measures = [name for name in columns if name in MEASURES or name.startswith("early_precision_")]
+        ends = ("_low", "_high")
+        measures = [
+            name for name in columns if name in MEASURES or name.startswith("early_precision_") or name.endswith(ends)
+        ]
         grouped = self.runs.groupby(keys, sort=False)
         means = grouped[measures].mean()
         spread = grouped[measures].std(ddof=1).add_suffix("_sd")
@@ -149,7 +164,7 @@ def beeline_cells(
     processor: Any = None,
     gene_table: GeneTable | None = None,
     regulators: str | os.PathLike[str] | Sequence[str] | None = None,
-    methods: Sequence[str] = ("embedding", *EXPRESSION_METHODS),
+    methods: Sequence[str] = ("similarity", *EXPRESSION_METHODS),
     name: str = "cells",
     cells: Any = None,
     max_cells: int | None = None,
@@ -227,7 +242,8 @@ def _upper(reference: pd.DataFrame) -> pd.DataFrame:
 
 
 def _run(data: str, reference: str, method: str, seed: int, edges: pd.DataFrame, truth: NetworkTruth) -> dict[str, Any]:
-    return {"data": data, "reference": reference, "method": method, "seed": seed} | network_scores(edges, truth)
+    scores = network_scores(edges, truth) | bootstrap_over_factors(edges, truth, n=BOOTSTRAP)
+    return {"data": data, "reference": reference, "method": method, "seed": seed} | scores
 
 
 def spread_of(values: pd.Series) -> str:
@@ -243,7 +259,7 @@ def spread_of(values: pd.Series) -> str:
 
 
 def as_text(benchmark: GrnBenchmark) -> str:
-    """The benchmark as a Markdown table: AUROC, AUPRC ratio, early precision ratio, mean and spread over seeds."""
+    """The benchmark as a Markdown table: mean and spread over seeds, and in brackets 95 % intervals over factors."""
     lines = [
         "| data | reference | method | AUROC | AUPRC ratio | early precision ratio | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -251,6 +267,9 @@ def as_text(benchmark: GrnBenchmark) -> str:
     order = benchmark.table()[["data", "reference", "method"]].itertuples(index=False, name=None)
     for data, reference, method in order:
         runs = benchmark.runs.query("data == @data and reference == @reference and method == @method")
-        scores = " | ".join(spread_of(runs[name]) for name in ("auroc", "auprc_ratio", "early_precision_ratio"))
+        scores = " | ".join(
+            f"{spread_of(runs[name])} [{runs[f'{name}_low'].mean():.2f}, {runs[f'{name}_high'].mean():.2f}]"
+            for name in ("auroc", "auprc_ratio", "early_precision_ratio")
+        )
         lines.append(f"| {data} | {reference} | {method} | {scores} | {len(runs)} |")
     return "\n".join(lines)

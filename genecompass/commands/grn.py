@@ -17,10 +17,10 @@ def grn(
     method: Annotated[
         str,
         typer.Option(
-            help="embedding, deletion, attention, deepsem, deepsem_started, deepsem_masked, pearson, spearman, "
-            "partial_correlation, genie3, extra_trees, grnboost2 or random."
+            help="similarity, deletion, attention, structural_vae, structural_vae_started, structural_vae_masked, "
+            "pearson, spearman, partial_correlation, genie3, extra_trees, grnboost2 or random."
         ),
-    ] = "embedding",
+    ] = "similarity",
     regulators: Annotated[Path | None, typer.Option(help="File of regulators, one in a line.")] = None,
     species: Annotated[str, typer.Option(help="Species of the cells.")] = "human",
     gene_species: Annotated[str | None, typer.Option(help="Species of the gene names, if another.")] = None,
@@ -31,6 +31,9 @@ def grn(
     threshold: Annotated[float | None, typer.Option(help="Keep edges of at least this weight.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Keep this many targets for each regulator.")] = None,
     draw: Annotated[list[str] | None, typer.Option("--draw", help="Draw this regulator's targets (.png).")] = None,
+    decoupler: Annotated[
+        Path | None, typer.Option(help="Also write source, target, signed weight here (.csv), as decoupler reads them.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="File (.npz) from which cut-off deletions go on.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the cells drawn and whatever the method draws.")] = 0,
 ) -> None:
@@ -38,10 +41,11 @@ def grn(
 
     Example: genecompass grn pbmc.h5ad --model runs/tiny --cells cell_type=B --top-k 50 -o b_cells.graphml --draw PAX5
     """
-    from genecompass.inference.networks.edges import FORMATS, draw_regulator, write_network
+    from genecompass.inference.networks.edges import FORMATS, as_sources, draw_regulator, write_network
     from genecompass.inference.networks.grn import infer_grn
     from genecompass.inference.perturbation.cell_fate import select_cells
     from genecompass.tokenization.errors import InputError
+    from genecompass.tokenization.files import atomic_path
     from genecompass.tokenization.gene_table import GeneTable
 
     if out.suffix not in FORMATS:
@@ -65,7 +69,16 @@ def grn(
         seed=seed,
     )
     write_network(network, out)
+    if decoupler is not None:
+        with atomic_path(decoupler) as temporary:
+            as_sources(network).to_csv(temporary, index=False)
     for regulator in draw or []:
         draw_regulator(network, regulator, out.with_name(f"{out.stem}_{regulator}.png"))
     typer.echo(network.head(10).to_string(index=False, float_format=lambda x: f"{x:.3g}"))
+    overlap = network.attrs.get("correlation")
+    if overlap:
+        typer.echo(
+            f"beside a plain correlation network: {overlap['shared']:.0%} of the {overlap['n']} strongest edges are "
+            f"the same (chance {overlap['chance']:.0%}), rank correlation {overlap['spearman']:.2f}"
+        )
     typer.echo(f"{out}: {len(network)} edges of {network['regulator'].nunique()} regulators")

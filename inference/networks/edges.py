@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import sparse, stats
 
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
@@ -146,8 +147,66 @@ def read_network(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def store_network(adata: Any, edges: pd.DataFrame, *, key: str = "genecompass_grn", parameters: dict[str, Any]) -> None:
-    """Put edges and how they were made into ``adata.uns[key]``, in a form that ``write_h5ad`` can store."""
+    """Put edges and how they were made into ``adata.uns[key]``, signed weights into ``adata.varp[key]`` (from, to)."""
     adata.uns[key] = {"edges": edges.copy(), "parameters": {name: str(value) for name, value in parameters.items()}}
+    names = pd.Index(adata.var_names)
+    if not names.is_unique:
+        return
+    row, column = names.get_indexer(pd.Index(edges["regulator"])), names.get_indexer(pd.Index(edges["target"]))
+    known = (row >= 0) & (column >= 0)
+    weights = as_sources(edges)["weight"].to_numpy()[known]
+    adata.varp[key] = sparse.csr_matrix((weights, (row[known], column[known])), shape=(len(names), len(names)))
+
+
+def as_sources(edges: pd.DataFrame) -> pd.DataFrame:
+    """Edges as ``source``, ``target``, ``weight``, as decoupler reads networks; repression has a negative weight.
+
+    Examples
+    --------
+    >>> edges = edges_from_matrix([[0.0, -0.8]], ["A"], ["A", "B"], evidence="correlation", signed=True)
+    >>> as_sources(edges).iloc[0].tolist()
+    ['A', 'B', -0.8]
+    """
+    weight = edges["weight"] * np.where(edges["sign"] < 0, -1.0, 1.0)
+    return pd.DataFrame({"source": edges["regulator"], "target": edges["target"], "weight": weight})
+
+
+def overlap(
+    scores: npt.NDArray[np.float64], others: npt.NDArray[np.float64], counted: npt.NDArray[np.bool_]
+) -> dict[str, float]:
+    """How much two networks of the same pairs agree.
+
+    Parameters
+    ----------
+    scores, others
+        (regulators, targets); larger is stronger, NaN not measured.
+    counted
+        Pairs that count.
+
+    Returns
+    -------
+    dict
+        ``n``: a tenth of the pairs; ``shared``: the part of both networks' `n` strongest that is in both; ``chance``:
+        what two random networks share; ``spearman`` over all pairs.
+
+    Examples
+    --------
+    >>> overlap(np.eye(4), np.eye(4), np.ones((4, 4), bool))["shared"]
+    1.0
+    """
+    both = counted & np.isfinite(scores) & np.isfinite(others)
+    a, b = scores[both], others[both]
+    if not len(a):
+        return {}
+    n = max(1, len(a) // 10)
+    strongest = [set(np.argsort(-x, kind="stable")[:n].tolist()) for x in (a, b)]
+    varies = len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0
+    return {
+        "n": n,
+        "shared": len(strongest[0] & strongest[1]) / n,
+        "chance": n / len(a),
+        "spearman": float(stats.spearmanr(a, b).statistic) if varies else float("nan"),
+    }
 
 
 def draw_regulator(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from scipy import sparse
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
@@ -17,8 +18,7 @@ from ..perturbation.cells import PerturbedCells, columns_of_genes, take_cells
 from ..perturbation.forward import CopyReader
 from ..perturbation.perturb import factor_columns
 from ..perturbation.screen import run_key
-from .deepsem import DeepSEMOptions, deepsem_network
-from .edges import edges_from_matrix, store_network
+from .edges import edges_from_matrix, overlap, store_network
 from .expression import (
     TreeKind,
     correlation_scores,
@@ -26,11 +26,12 @@ from .expression import (
     random_scores,
     tree_scores,
 )
-from .states import attention_scores, cosine_scores, deletion_scores, gene_embeddings
+from .states import attention_scores, cosine_scores, deletion_scores, gene_embeddings, similarity_scores
+from .structural_vae import StructuralVAEOptions, structural_network
 
-ModelMethod = Literal["embedding", "deletion", "attention", "deepsem_started", "deepsem_masked"]
+ModelMethod = Literal["similarity", "deletion", "attention", "structural_vae_started", "structural_vae_masked"]
 ExpressionMethod = Literal[
-    "deepsem", "pearson", "spearman", "partial_correlation", "genie3", "extra_trees", "grnboost2", "random"
+    "structural_vae", "pearson", "spearman", "partial_correlation", "genie3", "extra_trees", "grnboost2", "random"
 ]
 Method = ModelMethod | ExpressionMethod
 MODEL_METHODS: tuple[str, ...] = get_args(ModelMethod)
@@ -40,7 +41,7 @@ TREES: dict[str, TreeKind] = {
     "extra_trees": "extra_trees",
     "grnboost2": "gradient_boosting",
 }
-# share of a network that an embedding mask lets through to DeepSEM
+# share of a similarity network that is let through to the autoencoder as a mask
 MASK_SHARE = 0.5
 
 
@@ -48,7 +49,7 @@ def infer_grn(
     adata: Any,
     model: Model | None = None,
     regulators: str | os.PathLike[str] | Sequence[str] | None = None,
-    method: Method = "embedding",
+    method: Method = "similarity",
     *,
     species: str,
     gene_species: str | None = None,
@@ -59,10 +60,10 @@ def infer_grn(
     max_cells: int | None = None,
     threshold: float | None = None,
     top_k: int | None = None,
-    centre: bool = False,
+    standardise: bool = True,
     layers: Sequence[int] | None = None,
     n_trees: int = 500,
-    deepsem: DeepSEMOptions | None = None,
+    vae: StructuralVAEOptions | None = None,
     gene_table: GeneTable | None = None,
     max_tokens: int = 16384,
     bf16: bool = False,
@@ -86,11 +87,12 @@ def infer_grn(
         List or file of names; those that too few cells express are left out. Default: the transcription factors that
         `factors` knows by name.
     method
-        From the model: ``"embedding"`` (cosine of contextual gene embeddings averaged by gene), ``"deletion"``
-        (effect of deleting the regulator), ``"attention"``. From expression: ``"deepsem"``, ``"pearson"``,
+        From the model: ``"similarity"`` (cosine of contextual gene embeddings averaged by gene and centred,
+        standardised over regulators for each target; it has no direction of its own), ``"deletion"``
+        (effect of deleting the regulator), ``"attention"``. From expression: ``"structural_vae"``, ``"pearson"``,
         ``"spearman"``, ``"partial_correlation"``, ``"genie3"``, ``"extra_trees"``, ``"grnboost2"`` (alike in method,
-        through scikit-learn), ``"random"``. From both: ``"deepsem_started"`` (W starts from the embedding network)
-        and ``"deepsem_masked"`` (only the stronger half of it may be edges).
+        through scikit-learn), ``"random"``. From both: ``"structural_vae_started"`` (W starts from the similarity
+        network) and ``"structural_vae_masked"`` (only the stronger half of it may be edges).
     species, gene_species
         Species of the cells, and of the gene names where the counts were mapped to another species.
     targets
@@ -101,12 +103,13 @@ def infer_grn(
         Boolean mask or rows of the cells to use, and how many of them to draw.
     threshold, top_k
         Keep edges of at least this weight; keep this many targets per regulator. Default: all edges, ranked.
-    centre
-        For ``"embedding"``: take the mean embedding off before the cosine.
+    standardise
+        For ``"similarity"``: take the mean embedding off before the cosine, then standardise each target's cosines
+        over the regulators, as some genes are near to all. Off: the plain cosine of published networks.
     layers
         For ``"attention"``: which layers; default all.
-    n_trees, deepsem
-        Options of tree ensembles and DeepSEM.
+    n_trees, vae
+        Options of tree ensembles and of the autoencoder.
     gene_table
         Vocabulary to match genes with, where there is no model.
     max_tokens, bf16, counts, processor, device
@@ -116,13 +119,14 @@ def infer_grn(
     key_added
         Where in ``adata.uns`` the network goes if `adata` is an AnnData; None for nowhere.
     seed
-        Of the draw of cells, trees, DeepSEM and random weights.
+        Of the draw of cells, trees, the autoencoder and random weights.
 
     Returns
     -------
     pandas.DataFrame
         ``regulator``, ``target``, ``weight`` (>= 0, comparable within one method only), ``sign`` (1 activation,
-        -1 repression, 0 unknown), ``evidence`` (the method); heaviest first.
+        -1 repression, 0 unknown), ``evidence`` (the method); heaviest first. For methods of the model
+        ``attrs["correlation"]`` says how much of it a plain correlation network of the same cells shares.
 
     Raises
     ------
@@ -165,7 +169,7 @@ def infer_grn(
         taken, regulators=regulators, targets=targets, n_variable=n_variable, min_share=min_share
     )
     scores, signed = _scores(
-        method, reader, taken, rows, columns, centre=centre, layers=layers, n_trees=n_trees, deepsem=deepsem,
+        method, reader, taken, rows, columns, standardise=standardise, layers=layers, n_trees=n_trees, vae=vae,
         store=store, seed=seed, progress=progress,
     )  # fmt: skip
     names = [str(taken.names[c]) for c in rows], [str(taken.names[c]) for c in columns]
@@ -174,13 +178,16 @@ def infer_grn(
     )
     if signed is not None:
         edges["sign"] = _signs(edges, signed, *names)
+    if method in MODEL_METHODS:
+        edges.attrs["correlation"] = _shared_with_correlation(scores, taken, rows, columns)
     if key_added is not None and hasattr(adata, "uns"):
         store_network(
             adata,
             edges,
             key=key_added,
             parameters={"method": method, "species": species, "n_cells": len(taken), "seed": seed,
-                        "model": model if isinstance(model, (str, os.PathLike)) else type(model).__name__},
+                        "model": model if isinstance(model, (str, os.PathLike)) else type(model).__name__,
+                        **{f"correlation_{name}": value for name, value in edges.attrs.get("correlation", {}).items()}},
         )  # fmt: skip
     return edges
 
@@ -228,7 +235,7 @@ def network_genes(
     if targets is not None:
         return rows, list(dict.fromkeys(columns_of_genes(list(targets), cells)))
     candidates = cells.expressed(enough)
-    variance = log_expression(cells, candidates).var(axis=0)
+    variance = log_variance(cells, candidates)
     variable = candidates[np.argsort(-variance, kind="stable")[:n_variable]]
     return rows, list(dict.fromkeys([*rows, *variable.tolist()]))
 
@@ -239,6 +246,30 @@ def log_expression(cells: PerturbedCells, columns: npt.ArrayLike) -> npt.NDArray
     return np.log1p(cells.counts[:, np.asarray(columns, dtype=np.int64)].toarray() * (1e4 / total))
 
 
+def log_variance(cells: PerturbedCells, columns: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Variance over cells of what `log_expression` gives, from the sparse counts alone. (genes,)."""
+    total = np.asarray(cells.counts.sum(axis=1)).ravel()
+    scaled = sparse.csr_matrix(sparse.diags(1e4 / total) @ cells.counts)
+    scaled.data = np.log1p(scaled.data)
+    n = len(cells)
+    mean = np.asarray(scaled.sum(axis=0)).ravel() / n
+    # around the mean, so that nothing is lost to rounding; the zeros are counted, not stored
+    apart = np.bincount(scaled.indices, (scaled.data - mean[scaled.indices]) ** 2, scaled.shape[1])
+    zeros = n - np.bincount(scaled.indices, minlength=scaled.shape[1])
+    return ((apart + zeros * mean**2) / n)[np.asarray(columns, dtype=np.int64)]
+
+
+def _shared_with_correlation(
+    scores: npt.NDArray[np.float64], cells: PerturbedCells, rows: list[int], columns: list[int]
+) -> dict[str, float]:
+    genes = list(dict.fromkeys([*rows, *columns]))
+    place = {column: index for index, column in enumerate(genes)}
+    plain = correlation_scores(
+        log_expression(cells, genes), [place[c] for c in rows], [place[c] for c in columns], kind="pearson"
+    )
+    return overlap(np.abs(scores), np.abs(plain), np.asarray(rows)[:, None] != np.asarray(columns)[None, :])
+
+
 def _scores(
     method: str,
     reader: CopyReader | None,
@@ -246,10 +277,10 @@ def _scores(
     rows: list[int],
     columns: list[int],
     *,
-    centre: bool,
+    standardise: bool,
     layers: Sequence[int] | None,
     n_trees: int,
-    deepsem: DeepSEMOptions | None,
+    vae: StructuralVAEOptions | None,
     store: Any,
     seed: int,
     progress: bool,
@@ -271,11 +302,11 @@ def _scores(
     if method in MODEL_METHODS:
         assert reader is not None
         embeddings, _ = gene_embeddings(reader, cells, genes)
-        if method == "embedding":
-            return cosine_scores(embeddings, regulator, target, centre=centre), None
-        cosines = cosine_scores(embeddings, range(len(genes)), range(len(genes)), centre=True)
+        if method == "similarity":
+            return similarity_scores(embeddings, regulator, target, standardise=standardise), None
+        cosines = np.maximum(cosine_scores(embeddings, range(len(genes)), range(len(genes)), centre=True), 0.0)
     return expression_scores(
-        log_expression(cells, genes), regulator, target, method, cosines=cosines, n_trees=n_trees, deepsem=deepsem,
+        log_expression(cells, genes), regulator, target, method, cosines=cosines, n_trees=n_trees, vae=vae,
         seed=seed,
     )  # fmt: skip
 
@@ -288,7 +319,7 @@ def expression_scores(
     *,
     cosines: npt.ArrayLike | None = None,
     n_trees: int = 500,
-    deepsem: DeepSEMOptions | None = None,
+    vae: StructuralVAEOptions | None = None,
     seed: int = 0,
     n_jobs: int = 1,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64] | None]:
@@ -301,9 +332,9 @@ def expression_scores(
     regulators, targets
         Columns.
     method
-        One of `EXPRESSION_METHODS`, or ``"deepsem_started"`` / ``"deepsem_masked"`` with `cosines`.
+        One of `EXPRESSION_METHODS`, or ``"structural_vae_started"`` / ``"structural_vae_masked"`` with `cosines`.
     cosines
-        (genes, genes), an embedding network.
+        (genes, genes), a similarity network.
 
     Returns
     -------
@@ -322,22 +353,22 @@ def expression_scores(
         return scores, None
     if method == "random":
         return random_scores(len(regulators), len(targets), seed=seed), None
-    if method not in ("deepsem", "deepsem_started", "deepsem_masked"):
+    if method not in ("structural_vae", "structural_vae_started", "structural_vae_masked"):
         raise InputError(f"unknown method {method!r}; use one of {', '.join(EXPRESSION_METHODS)}")
-    options = deepsem or DeepSEMOptions(seed=seed)
+    options = vae or StructuralVAEOptions(seed=seed)
     mask = np.zeros((X.shape[1], X.shape[1]), dtype=bool)
     mask[list(regulators)] = True
     initial = None
-    if method != "deepsem":
+    if method != "structural_vae":
         if cosines is None:
-            raise InputError(f"method {method!r} needs the embedding network as cosines")
+            raise InputError(f"method {method!r} needs the similarity network as cosines")
         network = np.nan_to_num(np.asarray(cosines, dtype=np.float64))
-        if method == "deepsem_started":
+        if method == "structural_vae_started":
             initial = network
         else:
             off_diagonal = mask & ~np.eye(len(mask), dtype=bool)
             mask &= network >= np.quantile(network[off_diagonal], 1 - MASK_SHARE)
-    weights = deepsem_network(X, options, initial=initial, mask=mask).weights
+    weights = structural_network(X, options, initial=initial, mask=mask).weights
     scores = weights[np.ix_(list(regulators), list(targets))]
     return scores, scores
 

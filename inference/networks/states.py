@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import stats
 from tqdm.auto import tqdm
 
 from ...tokenization.errors import InputError
@@ -56,7 +57,7 @@ def gene_embeddings(reader: CopyReader, cells: PerturbedCells, columns: Sequence
 def cosine_scores(
     embeddings: npt.ArrayLike, regulators: Sequence[int], targets: Sequence[int], *, centre: bool = False
 ) -> Matrix:
-    """Cosine of every regulator's embedding with every target's, negative ones as 0; NaN where one is missing.
+    """Cosine of every regulator's embedding with every target's; NaN where one is missing.
 
     Parameters
     ----------
@@ -71,14 +72,46 @@ def cosine_scores(
     Examples
     --------
     >>> cosine_scores([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0]], [0], [1, 2]).round(3).tolist()
-    [[0.707, 0.0]]
+    [[0.707, -1.0]]
     """
     X = np.asarray(embeddings, dtype=np.float64)
     if centre:
         X = X - np.nanmean(X, axis=0)
     length = np.linalg.norm(X, axis=1, keepdims=True)
     X = np.divide(X, length, out=np.full_like(X, np.nan), where=length > 0)
-    return np.maximum(X[list(regulators)] @ X[list(targets)].T, 0.0)
+    return X[list(regulators)] @ X[list(targets)].T
+
+
+# with fewer regulators a target's mean and spread over them mean nothing
+_REGULATORS_TO_STANDARDISE = 5
+
+
+def similarity_scores(
+    embeddings: npt.ArrayLike, regulators: Sequence[int], targets: Sequence[int], *, standardise: bool = True
+) -> Matrix:
+    """Similarity of every regulator to every target, from 0 to 1; no direction is in it but who is called regulator.
+
+    Parameters
+    ----------
+    embeddings, regulators, targets
+        As for `cosine_scores`.
+    standardise
+        Centre the embeddings, standardise each target's cosines over the regulators, and give the share of a standard
+        normal below: the order is kept, also of the dissimilar ones. Off: the plain cosine, from 0 (opposite) to 1.
+
+    Examples
+    --------
+    >>> similarity_scores([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0]], [0], [1, 2], standardise=False).round(3).tolist()
+    [[0.854, 0.0]]
+    """
+    cosines = cosine_scores(embeddings, regulators, targets, centre=standardise)
+    if not standardise or len(cosines) < _REGULATORS_TO_STANDARDISE:
+        return (1.0 + cosines) / 2.0
+    other = np.asarray(list(regulators))[:, None] != np.asarray(list(targets))[None, :]
+    # a regulator's cosine with itself is 1 and says nothing
+    counted = np.ma.masked_invalid(np.where(other, cosines, np.nan))
+    spread = np.maximum(counted.std(axis=0).filled(np.nan), 1e-12)
+    return stats.norm.cdf((cosines - counted.mean(axis=0).filled(np.nan)) / spread)
 
 
 def attention_scores(

@@ -81,6 +81,15 @@ class PerturbedCells:
         )
         return str(frame["gene_id"].iloc[known[0]]) if len(known) else ""
 
+    def human_symbols(self, columns: npt.ArrayLike) -> list[str]:
+        """Symbols by which columns are looked up in lists of human genes: that of the human homolog, else their own."""
+        frame = self.table.frame
+        human = np.flatnonzero(frame["species"].to_numpy() == "human")
+        symbols = frame["symbol"].astype(str).to_numpy()
+        of_token = {int(self.table.token_in_cell[row]): symbols[row] for row in human[::-1]}
+        wanted = np.asarray(columns, dtype=np.int64)
+        return [str(of_token.get(int(self.match.cell_token[column]), self.names[column])) for column in wanted]
+
     def editor(self, edit: Edit) -> CellEditor:
         """What makes the perturbed copies of these cells."""
         levels = None

@@ -117,6 +117,8 @@ def _draw(axes: Any, table: pd.DataFrame, *, signed: bool) -> None:
         if chosen.any():
             axes.plot(table["mean"][chosen], rows[chosen], "o", markersize=5, label=label, **options)
     if signed:
+        axes.use_sticky_edges = False
+        axes.margins(x=0.05)
         axes.axvline(0.0, color="0.6", lw=0.7, zorder=0)
     else:
         axes.set_xlim(left=0.0)

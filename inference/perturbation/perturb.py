@@ -91,7 +91,7 @@ def perturb(
     combinations
         2 or 3: perturb all pairs or triples of a flat list of genes.
     transcription_factors
-        List or file for ``"tfs"``; default the DNA-binding families that `factors` knows by name.
+        List or file for ``"tfs"``; default the curated human list of Lambert et al. (2018): see `factors`.
     cells, max_cells
         Boolean mask or rows of the cells to use, and how many of them to draw at random.
     groupby
@@ -301,7 +301,7 @@ def factor_columns(
     """
     expressed = cells.expressed(min_cells)
     if factors is None:
-        columns = expressed[transcription_factors_among([str(cells.names[c]) for c in expressed])]
+        columns = expressed[transcription_factors_among(cells.human_symbols(expressed))]
     else:
         wanted = measured_genes(read_gene_list(factors), cells)[0]
         columns = np.intersect1d(columns_of_genes(wanted, cells), expressed) if wanted else np.zeros(0, np.int64)

@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from genecompass.eval.baselines.network import by_level, expression_level_network, random_precision
-from genecompass.eval.metrics.network import early_precision, network_scores, precision_at_k, restrict_truth
+from genecompass.eval.metrics.network import (
+    bootstrap_over_factors,
+    early_precision,
+    network_scores,
+    precision_at_k,
+    restrict_truth,
+)
 from genecompass.eval.tasks.grn import as_text, beeline_simulated, read_reference
 from genecompass.eval.tasks.perturbation import read_targets
 from genecompass.tokenization.errors import InputError
@@ -125,3 +131,23 @@ def test_gsd_reference_is_read_whole(data):
     assert len(truth.targets) == 19
     assert truth.possible.sum() == 19 * 18
     assert truth.n_edges == 76
+
+
+def test_intervals_come_from_drawing_whole_regulators_anew():
+    rng = np.random.default_rng(0)
+    regulators, targets = [f"R{i}" for i in range(12)], [f"T{i}" for i in range(40)]
+    known = rng.random((12, 40)) < 0.2
+    pairs = [(r, t) for i, r in enumerate(regulators) for j, t in enumerate(targets) if known[i, j]]
+    truth = restrict_truth(pd.DataFrame(pairs, columns=["Gene1", "Gene2"]), [*regulators, *targets])
+    # half of the regulators are inferred well, the others not at all: the interval must be wide
+    weight = np.where(np.arange(12)[:, None] < 6, known + 0.5 * rng.random((12, 40)), rng.random((12, 40)))
+    table = pd.DataFrame(
+        [(r, t, weight[i, j]) for i, r in enumerate(regulators) for j, t in enumerate(targets)],
+        columns=["regulator", "target", "weight"],
+    )
+    scores, ends = network_scores(table, truth), bootstrap_over_factors(table, truth, n=300)
+    for name in ("auroc", "auprc_ratio", "early_precision_ratio"):
+        assert ends[f"{name}_low"] < scores[name] < ends[f"{name}_high"]
+    assert ends["auroc_high"] - ends["auroc_low"] > 0.1
+    few = restrict_truth(pd.DataFrame(pairs[:1], columns=["Gene1", "Gene2"]), [*regulators, *targets], all_genes=True)
+    assert np.isnan(bootstrap_over_factors(table, few)["auroc_low"])

@@ -52,13 +52,13 @@ def folder(tmp_path_factory, model, processor, cells):
 
 
 def test_real_cells_against_a_reference(cells, model, processor, folder):
-    methods = ["expression_level", "embedding", "pearson", "random"]
+    methods = ["expression_level", "similarity", "pearson", "random"]
     benchmark = beeline_cells(
         cells, {"made up": folder / "reference.csv"}, species="human", model=model, processor=processor,
         regulators=["SOX2", "PAX6", "KLF4"], methods=methods, seeds=(0, 1),
     )  # fmt: skip
     assert benchmark.runs["method"].value_counts().to_dict() == {
-        "random": 2, "expression_level": 1, "embedding": 1, "pearson": 1,
+        "random": 2, "expression_level": 1, "similarity": 1, "pearson": 1,
     }  # fmt: skip
     # KLF4 is no source of the reference; names are compared in capitals; self-edges do not count
     assert set(benchmark.runs["n_regulators"]) == {2}
@@ -122,13 +122,13 @@ def test_verbs(folder, tmp_path, capsys):
     assert network.exists()
     assert (tmp_path / "network_SOX2.png").exists()
     code, shown = run(
-        "benchmark", "grn", "cells", data, checkpoint, "-r", f"made-up={folder / 'reference.csv'}", "-m", "embedding",
+        "benchmark", "grn", "cells", data, checkpoint, "-r", f"made-up={folder / 'reference.csv'}", "-m", "similarity",
         "-m", "random", "--seeds", "2", "-o", str(tmp_path / "runs.csv"),
     )  # fmt: skip
     assert code == 0
-    assert "| made-up | embedding |" in shown.out
+    assert "| made-up | similarity |" in shown.out
     scores = read_scores([tmp_path / "runs.json"])
-    assert {(score.method, score.ours) for score in scores} == {("embedding", True), ("random", False)}
+    assert {(score.method, score.ours) for score in scores} == {("similarity", True), ("random", False)}
     assert all("made-up" in score.dataset for score in scores)
     code, shown = run("perturb", "genes", data, checkpoint, "-g", "NOSUCH", "-o", str(tmp_path / "none"))
     assert code == 2

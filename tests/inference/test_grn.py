@@ -1,4 +1,4 @@
-"""Networks: tables and files, methods on expression, DeepSEM, and what is read off a model."""
+"""Networks: tables and files, methods on expression, the structural autoencoder, and what is read off a model."""
 
 import anndata
 import networkx
@@ -6,11 +6,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from genecompass.inference.networks.deepsem import DeepSEMOptions, StructuralVAE, deepsem_network
-from genecompass.inference.networks.edges import draw_regulator, edges_from_matrix, read_network, write_network
-from genecompass.inference.networks.grn import EXPRESSION_METHODS, MODEL_METHODS, expression_scores, infer_grn
-from genecompass.inference.networks.states import cosine_scores, standardise_targets
-from genecompass.inference.perturbation.factors import is_transcription_factor
+from genecompass.inference.checkpoint import gene_table_of
+from genecompass.inference.networks.edges import (
+    as_sources,
+    draw_regulator,
+    edges_from_matrix,
+    read_network,
+    write_network,
+)
+from genecompass.inference.networks.grn import (
+    EXPRESSION_METHODS,
+    MODEL_METHODS,
+    expression_scores,
+    infer_grn,
+    log_expression,
+    log_variance,
+)
+from genecompass.inference.networks.states import cosine_scores, similarity_scores, standardise_targets
+from genecompass.inference.networks.structural_vae import StructuralVAE, StructuralVAEOptions, structural_network
+from genecompass.inference.perturbation.cells import take_cells
+from genecompass.inference.perturbation.factors import human_transcription_factors, is_transcription_factor
+from genecompass.inference.perturbation.perturb import factor_columns
 from genecompass.modeling_genecompass import GeneCompassConfig, GeneCompassForMaskedGeneModeling
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
@@ -18,7 +34,7 @@ from genecompass.tokenization.processing_genecompass import GeneCompassProcessor
 from scipy import sparse
 
 SYMBOLS = ["SOX2", "PAX6", "KLF4", *[f"GENE{i}" for i in range(17)]]
-QUICK = DeepSEMOptions(epochs=6, hidden_size=8)
+QUICK = StructuralVAEOptions(epochs=6, hidden_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +69,7 @@ def cells():
 def test_every_method_gives_ranked_edges(cells, model, processor, table, method):
     options = {"model": model, "processor": processor} if method in MODEL_METHODS else {"gene_table": table}
     edges = infer_grn(
-        cells, regulators=["SOX2", "PAX6"], method=method, species="human", n_trees=10, deepsem=QUICK, progress=False,
+        cells, regulators=["SOX2", "PAX6"], method=method, species="human", n_trees=10, vae=QUICK, progress=False,
         **options,
     )  # fmt: skip
     assert list(edges.columns) == ["regulator", "target", "weight", "sign", "evidence"]
@@ -69,8 +85,8 @@ def test_every_method_gives_ranked_edges(cells, model, processor, table, method)
 
 def test_embedding_network_averages_by_gene(cells, model, processor):
     edges = infer_grn(
-        cells, model, ["SOX2"], "embedding", species="human", targets=["GENE1", "GENE2"], processor=processor,
-        progress=False,
+        cells, model, ["SOX2"], "similarity", species="human", targets=["GENE1", "GENE2"], processor=processor,
+        standardise=False, progress=False,
     )  # fmt: skip
     sums, counts = {}, {}
     dense = cells.X.toarray()
@@ -83,7 +99,8 @@ def test_embedding_network_averages_by_gene(cells, model, processor):
                 counts[token] = counts.get(token, 0) + 1
     mean = {token: sums[token] / counts[token] for token in sums}
     for target in ("GENE1", "GENE2"):
-        expected = torch.cosine_similarity(mean[2], mean[2 + SYMBOLS.index(target)], dim=0).clamp(min=0)
+        expected = torch.cosine_similarity(mean[2], mean[2 + SYMBOLS.index(target)], dim=0)
+        expected = (1 + expected) / 2
         found = edges.set_index("target").loc[target, "weight"]
         assert found == pytest.approx(float(expected), abs=1e-5)
 
@@ -102,9 +119,17 @@ def test_correlation_and_trees_know_the_planted_regulator():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 5))
     X[:, 4] = -2 * X[:, 1] + 0.3 * rng.normal(size=300)
-    for method in ("pearson", "spearman", "partial_correlation", "genie3", "extra_trees", "grnboost2", "deepsem"):
-        deepsem = DeepSEMOptions(epochs=120, hidden_size=16, batch_size=32)
-        scores, signed = expression_scores(X, [0, 1, 2], [3, 4], method, n_trees=50, deepsem=deepsem)
+    for method in (
+        "pearson",
+        "spearman",
+        "partial_correlation",
+        "genie3",
+        "extra_trees",
+        "grnboost2",
+        "structural_vae",
+    ):
+        vae = StructuralVAEOptions(epochs=120, hidden_size=16, batch_size=32)
+        scores, signed = expression_scores(X, [0, 1, 2], [3, 4], method, n_trees=50, vae=vae)
         assert np.abs(scores)[:, 1].argmax() == 1, method
         if signed is not None:
             assert signed[1, 1] < 0, method
@@ -113,7 +138,7 @@ def test_correlation_and_trees_know_the_planted_regulator():
     assert np.array_equal(again, same)
 
 
-def test_deepsem_solves_its_structural_equation():
+def test_the_structural_autoencoder_solves_its_structural_equation():
     torch.manual_seed(0)
     model = StructuralVAE(4, hidden_size=8, latent_size=2).eval()
     X = torch.randn(3, 4)
@@ -128,23 +153,23 @@ def test_deepsem_solves_its_structural_equation():
     assert torch.equal(model.weights().diagonal(), torch.zeros(4))
 
 
-def test_deepsem_seeds_masks_and_starts():
+def test_the_structural_autoencoder_seeds_masks_and_starts():
     X = np.random.default_rng(0).normal(size=(60, 6))
-    one, same = (deepsem_network(X, QUICK).weights for _ in range(2))
+    one, same = (structural_network(X, QUICK).weights for _ in range(2))
     assert np.array_equal(one, same)
-    other = deepsem_network(X, DeepSEMOptions(epochs=6, hidden_size=8, seed=1)).weights
+    other = structural_network(X, StructuralVAEOptions(epochs=6, hidden_size=8, seed=1)).weights
     assert not np.array_equal(one, other)
     mask = np.zeros((6, 6), bool)
     mask[0] = True
-    masked = deepsem_network(X, QUICK, mask=mask).weights
+    masked = structural_network(X, QUICK, mask=mask).weights
     assert (masked[1:] == 0).all()
     assert masked[0, 0] == 0
     assert (masked[0, 1:] != 0).all()
     start = np.zeros((6, 6))
     start[2, 3] = 1
-    assert np.abs(deepsem_network(X, QUICK, initial=start).weights).argmax() == 2 * 6 + 3
+    assert np.abs(structural_network(X, QUICK, initial=start).weights).argmax() == 2 * 6 + 3
     state = torch.random.get_rng_state()
-    result = deepsem_network(X, QUICK)
+    result = structural_network(X, QUICK)
     assert torch.equal(state, torch.random.get_rng_state())
     assert len(result.loss) == QUICK.epochs
 
@@ -152,15 +177,15 @@ def test_deepsem_seeds_masks_and_starts():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda X: deepsem_network(X[:, :1]), "two cells and two genes"),
-        (lambda X: deepsem_network(np.where(X > 1, np.nan, X)), "not finite"),
-        (lambda X: deepsem_network(X, mask=np.eye(4, dtype=bool)), "allows no edge"),
-        (lambda X: deepsem_network(X, initial=np.ones((3, 3))), "starting network is"),
-        (lambda X: deepsem_network(X, initial=np.eye(4)), "has no edge"),
-        (lambda X: DeepSEMOptions(epochs=0), "1 or more"),
+        (lambda X: structural_network(X[:, :1]), "two cells and two genes"),
+        (lambda X: structural_network(np.where(X > 1, np.nan, X)), "not finite"),
+        (lambda X: structural_network(X, mask=np.eye(4, dtype=bool)), "allows no edge"),
+        (lambda X: structural_network(X, initial=np.ones((3, 3))), "starting network is"),
+        (lambda X: structural_network(X, initial=np.eye(4)), "has no edge"),
+        (lambda X: StructuralVAEOptions(epochs=0), "1 or more"),
     ],
 )
-def test_deepsem_says_what_is_wrong(call, message):
+def test_the_structural_autoencoder_says_what_is_wrong(call, message):
     X = np.random.default_rng(0).normal(size=(40, 4))
     with pytest.raises(InputError, match=message):
         call(X)
@@ -219,7 +244,7 @@ def test_unknown_formats_and_files(tmp_path):
     ("options", "message"),
     [
         ({"method": "magic"}, "unknown method"),
-        ({"method": "embedding", "model": None}, "needs a model"),
+        ({"method": "similarity", "model": None}, "needs a model"),
         ({"method": "random", "model": None}, "gene_table"),
         ({"regulators": ["NANOG"]}, "no transcription factor"),
         ({"regulators": "none.txt"}, "no such file"),
@@ -230,7 +255,7 @@ def test_unknown_formats_and_files(tmp_path):
     ],
 )
 def test_bad_input_is_one_clear_line(cells, model, processor, options, message):
-    options = {"model": model, "regulators": ["SOX2"], "method": "embedding", "progress": False, **options}
+    options = {"model": model, "regulators": ["SOX2"], "method": "similarity", "progress": False, **options}
     with pytest.raises(InputError, match=message):
         infer_grn(cells, species="human", processor=processor, **options)
 
@@ -247,8 +272,56 @@ def test_scores_of_states():
     assert np.isnan(out[2, 1])
 
 
-def test_factors_are_known_by_family():
-    for name in ("PDX1", "Pax6", "SOX2", "Neurog3", "ZNF143", "STAT3", "Isl1", "RFX6", "HOXA9", "NKX2-2", "Trp53"):
+def test_factors_come_from_the_curated_list():
+    for name in ("PDX1", "Pax6", "SOX2", "Neurog3", "ZNF143", "STAT3", "Isl1", "RFX6", "HOXA9", "NKX2-2", "BMAL1"):
         assert is_transcription_factor(name), name
-    for name in ("INS", "CD3E", "GAPDH", "Actb", "PAXIP1", "SOXE", "KLFX"):
+    for name in ("INS", "CD3E", "GAPDH", "Actb", "PAXIP1", "ZFP36L2", "ZFP36", "AATF", "ABL1"):
         assert not is_transcription_factor(name), name
+    assert 1639 <= len(human_transcription_factors()) < 1660
+
+
+def test_mouse_factors_are_found_by_their_human_homolog():
+    human = pd.DataFrame(
+        {"gene_id": ["ENSG1", "ENSG2"], "symbol": ["TP53", "ZFP36L2"], "species": "human", "median": 1.0}
+    )
+    mouse = human.assign(
+        gene_id=["M1", "M2"], symbol=["Trp53", "Zfp36l2"], species="mouse", homolog_gene_id=["ENSG1", "ENSG2"]
+    )
+    table = GeneTable.from_genes(pd.concat([human, mouse], ignore_index=True))
+    cells = anndata.AnnData(
+        sparse.csr_matrix(np.ones((4, 2), np.float32)), var=pd.DataFrame(index=["Trp53", "Zfp36l2"])
+    )
+    assert factor_columns(take_cells(cells, table, species="mouse")).tolist() == [0]
+
+
+def test_variances_of_sparse_counts_are_those_of_dense_ones(cells, table):
+    taken = take_cells(cells, table, species="human")
+    columns = np.array([0, 3, 7, 19])
+    np.testing.assert_allclose(log_variance(taken, columns), log_expression(taken, columns).var(axis=0), rtol=1e-10)
+
+
+def test_similarity_is_standardised_for_each_target_and_keeps_the_order_of_the_unlike():
+    X = np.random.default_rng(0).normal(size=(30, 8)) + 3.0
+    regulators, targets = list(range(10)), list(range(5, 30))
+    scores = similarity_scores(X, regulators, targets)
+    plain = cosine_scores(X, regulators, targets, centre=True)
+    assert ((scores > 0) & (scores < 1) | np.isclose(scores, 1)).all()
+    for column in range(len(targets)):
+        np.testing.assert_array_equal(np.argsort(scores[:, column]), np.argsort(plain[:, column]))
+    # every target has regulators above and below its own mean, however near to all it is
+    assert ((scores[:, 5:] > 0.5).any(0) & (scores[:, 5:] < 0.5).any(0)).all()
+
+
+def test_networks_for_decoupler_and_in_varp(cells, model, processor):
+    edges = infer_grn(
+        cells, model, ["SOX2", "PAX6"], "similarity", species="human", processor=processor, progress=False
+    )
+    assert set(edges.attrs["correlation"]) == {"n", "shared", "chance", "spearman"}
+    stored = cells.varp["genecompass_grn"]
+    names = list(cells.var_names)
+    for edge in edges.head(5).itertuples():
+        assert stored[names.index(edge.regulator), names.index(edge.target)] == pytest.approx(edge.weight)
+    signed = infer_grn(cells, None, ["SOX2"], "pearson", species="human", gene_table=gene_table_of(processor))
+    sources = as_sources(signed)
+    assert list(sources.columns) == ["source", "target", "weight"]
+    assert ((sources["weight"] < 0) == (signed["sign"] < 0)).all()

@@ -1,11 +1,12 @@
-"""A structural-equation variational autoencoder over genes, after DeepSEM (Shu et al. 2021).
+"""A structural-equation variational autoencoder over genes, in the manner of DeepSEM, but not that program.
 
 Shu et al., Nature Computational Science 1, 491-501 (2021), "Modeling gene regulatory networks using neural network
 architectures". Expression X follows a structural equation X = W^T X + Z. The encoder maps each gene's expression by a
 network shared by all genes and multiplies over genes by (I - W^T); the decoder multiplies the latent variables by the
-inverse and maps each gene back. |W| are the edges. Written from the paper's description; it differs from the
-published program in that latent variables have one standard normal prior, not a mixture of Gaussians, and in that
-training length is fixed beforehand: nothing here ever sees a reference network.
+inverse and maps each gene back. |W| are the edges. Written from the paper's description, and not to be
+reported as DeepSEM: latent variables have one standard normal prior, not a mixture of Gaussians; zeros count in the
+loss like any value; and W and the other weights take turns for a length fixed beforehand, on a schedule of its own.
+Nothing here ever sees a reference network.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from ...tokenization.errors import InputError
 
 
 @dataclass(frozen=True)
-class DeepSEMOptions:
+class StructuralVAEOptions:
     """How to train. The defaults were chosen on simulated networks of 20 and 100 genes, never on a benchmark's truth.
 
     Parameters
@@ -59,9 +60,9 @@ class DeepSEMOptions:
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.hidden_size, self.latent_size, self.batch_size) < 1:
-            raise InputError("DeepSEM: epochs, hidden_size, latent_size and batch_size must be 1 or more")
+            raise InputError("structural_vae: epochs, hidden_size, latent_size and batch_size must be 1 or more")
         if min(self.other_steps, self.network_steps) < 1:
-            raise InputError("DeepSEM: other_steps and network_steps must be 1 or more")
+            raise InputError("structural_vae: other_steps and network_steps must be 1 or more")
 
 
 class StructuralVAE(nn.Module):
@@ -72,7 +73,7 @@ class StructuralVAE(nn.Module):
     n_genes
         Number of genes.
     hidden_size, latent_size
-        See `DeepSEMOptions`.
+        See `StructuralVAEOptions`.
     initial
         Starting W, (genes, genes), W[i, j] from gene i to gene j. Default: 1 / (genes - 1) everywhere, with a little
         noise.
@@ -131,7 +132,7 @@ class StructuralVAE(nn.Module):
 
 
 @dataclass(frozen=True)
-class DeepSEMResult:
+class StructuralVAEResult:
     """W and how training went.
 
     Parameters
@@ -148,14 +149,14 @@ class DeepSEMResult:
     divergence: list[float] = field(default_factory=list)
 
 
-def deepsem_network(
+def structural_network(
     expression: npt.ArrayLike,
-    options: DeepSEMOptions | None = None,
+    options: StructuralVAEOptions | None = None,
     *,
     initial: npt.ArrayLike | None = None,
     mask: npt.ArrayLike | None = None,
     progress: Callable[[int], None] | None = None,
-) -> DeepSEMResult:
+) -> StructuralVAEResult:
     """Fit the autoencoder and return its network.
 
     Parameters
@@ -164,7 +165,7 @@ def deepsem_network(
         (cells, genes), log-normalised. Genes are scaled to mean 0 and variance 1; zeros (where there are any in a
         gene that varies) take part in the reconstruction like other values.
     options
-        See `DeepSEMOptions`.
+        See `StructuralVAEOptions`.
     initial
         Starting network, (genes, genes), for example cosines of gene embeddings; scaled to the mean absolute value
         of the default start.
@@ -184,16 +185,16 @@ def deepsem_network(
     >>> rng = np.random.default_rng(0)
     >>> a = rng.normal(size=200)
     >>> X = np.stack([a, a + 0.1 * rng.normal(size=200), rng.normal(size=200)], axis=1)
-    >>> W = deepsem_network(X, DeepSEMOptions(epochs=30)).weights
+    >>> W = structural_network(X, StructuralVAEOptions(epochs=30)).weights
     >>> bool(abs(W[0, 1]) > abs(W[0, 2]))
     True
     """
-    options = options or DeepSEMOptions()
+    options = options or StructuralVAEOptions()
     X = np.asarray(expression, dtype=np.float64)
     if X.ndim != 2 or X.shape[1] < 2 or X.shape[0] < 2:
-        raise InputError(f"DeepSEM: needs at least two cells and two genes, not an array of shape {X.shape}")
+        raise InputError(f"structural_vae: needs at least two cells and two genes, not an array of shape {X.shape}")
     if not np.isfinite(X).all():
-        raise InputError("DeepSEM: expression holds values that are not finite")
+        raise InputError("structural_vae: expression holds values that are not finite")
     spread = X.std(axis=0)
     scaled = np.divide(X - X.mean(axis=0), spread, out=np.zeros_like(X), where=spread > 1e-12)
     data = torch.as_tensor(scaled, dtype=torch.float32)
@@ -203,7 +204,7 @@ def deepsem_network(
         torch.manual_seed(options.seed)
         allowed = None if mask is None else torch.as_tensor(np.asarray(mask, dtype=bool))
         if allowed is not None and not bool(allowed.clone().fill_diagonal_(False).any()):
-            raise InputError("DeepSEM: the mask allows no edge; lower the threshold that made it")
+            raise InputError("structural_vae: the mask allows no edge; lower the threshold that made it")
         start = None if initial is None else _scaled_start(np.asarray(initial, dtype=np.float64), n_genes)
         model = StructuralVAE(
             n_genes,
@@ -217,18 +218,18 @@ def deepsem_network(
 
 def _scaled_start(initial: npt.NDArray[np.float64], n_genes: int) -> Tensor:
     if initial.shape != (n_genes, n_genes):
-        raise InputError(f"DeepSEM: the starting network is {initial.shape}, not {(n_genes, n_genes)}")
+        raise InputError(f"structural_vae: the starting network is {initial.shape}, not {(n_genes, n_genes)}")
     initial = np.where(np.isfinite(initial), initial, 0.0)
     np.fill_diagonal(initial, 0.0)
     size = np.abs(initial).mean()
     if size == 0:
-        raise InputError("DeepSEM: the starting network has no edge")
+        raise InputError("structural_vae: the starting network has no edge")
     return torch.as_tensor(initial / size / max(n_genes - 1, 1), dtype=torch.float32)
 
 
 def _fit(
-    model: StructuralVAE, data: Tensor, options: DeepSEMOptions, progress: Callable[[int], None] | None
-) -> DeepSEMResult:
+    model: StructuralVAE, data: Tensor, options: StructuralVAEOptions, progress: Callable[[int], None] | None
+) -> StructuralVAEResult:
     others = [parameter for name, parameter in model.named_parameters() if name != "network"]
     optimise_others = torch.optim.RMSprop(others, lr=options.learning_rate)
     optimise_network = torch.optim.RMSprop([model.network], lr=options.network_learning_rate)
@@ -261,5 +262,5 @@ def _fit(
             progress(1)
     weights = model.weights().detach().double().numpy()
     if not np.isfinite(weights).all():
-        raise InputError("DeepSEM: training diverged; lower the learning rates")
-    return DeepSEMResult(weights, **history)
+        raise InputError("structural_vae: training diverged; lower the learning rates")
+    return StructuralVAEResult(weights, **history)
