@@ -1,12 +1,15 @@
 """Atomic writes and checksums: a file is either whole under its name or not there at all."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from .errors import InputError
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary sibling of `path` to write; move it into place only if the block succeeds.
 
-    Works for files and for folders. On any error the temporary is removed and `path` is untouched.
+    Works for files and for folders. On any error the temporary is removed and `path` is untouched; an old folder
+    stays until the new one stands. What a killed process of this machine left beside `path` is swept away first.
 
     Parameters
     ----------
@@ -40,21 +44,85 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex[:8]}.partial.{target.name}")
+    sweep(target)
+    temporary = target.with_name(f".{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{_PARTIAL}{target.name}")
     try:
         yield temporary
+        _share(temporary)
         if temporary.is_file():
             _flush_to_disk(temporary)
-        _share(temporary)
-        if target.is_dir() and temporary.is_dir():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _flush_to_disk(file)
+        if target.is_dir() and temporary.is_dir():
+            _exchange(temporary, target)
+        else:
+            os.replace(temporary, target)
+    except BaseException:
+        _remove(temporary)
         raise
+
+
+def sweep(target: str | os.PathLike[str]) -> None:
+    """Remove what killed processes of this machine left beside `target`, and put back a folder they had set aside.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> sweep(Path(tempfile.mkdtemp()) / "out.h5ad")
+    """
+    target = Path(target)
+    if not target.parent.is_dir():
+        return
+    for path in target.parent.glob(f".{_host()}-*{_PARTIAL}{glob.escape(target.name)}*"):
+        process = path.name.split("-")[1]
+        rest = path.name.partition(_PARTIAL + target.name)[2]
+        if rest not in ("", _OLD) or not process.isdigit() or _is_alive(int(process)):
+            continue
+        if rest == _OLD and not target.exists():
+            os.replace(path, target)
+        else:
+            _remove(path)
+
+
+_PARTIAL = ".partial."
+_OLD = ".old"
+
+
+def _exchange(new: Path, target: Path) -> None:
+    """Put a new folder in the place of an old one, which is whole under one name or the other all the time."""
+    aside = new.with_name(new.name + _OLD)
+    os.replace(target, aside)
+    try:
+        os.replace(new, target)
+    except BaseException:
+        os.replace(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    """Some letters that tell this machine from others that share its disk, without its name."""
+    return hashlib.sha256(f"{platform.node()}{uuid.getnode()}".encode()).hexdigest()[:6]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _share(path: Path) -> None:
