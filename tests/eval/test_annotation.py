@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from genecompass.eval.baselines.annotation import BASELINES, log_counts
+from genecompass.eval.baselines.genes import families_by_name, gene_coordinates, name_rule_scores
+from genecompass.eval.metrics import auroc
 from genecompass.eval.report import eval_results
 from genecompass.eval.tasks.annotation import METHODS
 from genecompass.eval.tasks.benchmarks import (
@@ -18,10 +20,12 @@ from genecompass.eval.tasks.benchmarks import (
     benchmark_zero_shot,
     choose,
 )
+from genecompass.eval.tasks.gene_classification import GeneTask, _folds
 from genecompass.eval.tasks.labelled_cells import pick_per_class, read_labelled, stratified_folds
 from genecompass.eval.tasks.summary import summarise, winners
 from genecompass.tokenization.errors import InputError
 from genecompass.tokenization.gene_table import GeneTable
+from genecompass.training.finetuning.data import Labels
 from scipy import sparse
 
 import genecompass as gc
@@ -143,11 +147,39 @@ def test_gene_labels_in_gene_level_folds(checkpoint, files, tmp_path):
         species="human",
         seeds=[0],
         folds=2,
+        folds_by="gene",
         max_steps=2,
     )
     assert "GeneCompass LoRA" in text
+    assert "rule: the symbol is no zinc finger's" in text
+    assert "PCA coordinates of genes" in text
     content = json.loads((tmp_path / "gene-classification.json").read_text())
-    assert {row["metric"] for row in content["rows"]} == {"auroc", "auprc", "positives"}
+    assert {row["metric"] for row in content["rows"]} == {
+        "auroc", "auroc_not_c2h2", "auprc", "positives",
+    }  # fmt: skip
+
+
+def test_gene_families_stay_together_and_a_rule_on_names_is_a_row():
+    generator = np.random.default_rng(0)
+    symbols = [f"ZNF{i}" for i in range(30)] + [
+        f"{stem}{i}" for stem in ("SOX", "GATA", "IRF", "NR") for i in range(12)
+    ]
+    codes = np.array([int(i >= 30 and i % 2 == 0) for i in range(len(symbols))])
+    labels = Labels(codes, ("insensitive", "sensitive"), {})
+    counts = sparse.csr_matrix(generator.poisson(1.0, (20, len(symbols))).astype(float))
+    tokens = np.arange(len(symbols))
+    task = GeneTask("made up", tokens, labels, symbols, None, counts, len(symbols), [], 0)
+    families = np.array(families_by_name(symbols))
+    for train, test in _folds(task, 2, "family", 0):
+        assert not set(families[train]) & set(families[test])
+    with pytest.raises(InputError, match="too few for 5 folds"):
+        _folds(task, 5, "family", 0)
+    mixed = any(set(families[train]) & set(families[test]) for train, test in _folds(task, 2, "gene", 0))
+    assert mixed
+    scores = name_rule_scores(symbols, codes, tokens)
+    assert auroc(codes, scores) > 0.7
+    assert auroc(codes[30:], scores[30:]) == 0.5
+    assert gene_coordinates(counts, tokens, components=5).shape == (len(symbols), 5)
 
 
 def test_zero_shot_and_figures(checkpoint, files, tmp_path):
