@@ -11,9 +11,13 @@ import pandas as pd
 from ..tokenization.files import write_json
 from .metrics import confusion_table
 from .tasks.annotation import ALL_CELLS, METHODS, NOTES
+from .tasks.differences import difference_to_best_baseline
 from .tasks.summary import long_rows, summarise, winners
 
-_HEADER = f"  {'method':42s} {'macro-F1':>14s} {'accuracy':>14s} {'ECE':>6s} {'seconds':>8s} {'trained':>10s}"
+_HEADER = (
+    f"  {'method':55s} {'macro-F1':>14s} {'95 % interval':>14s} {'accuracy':>14s} {'ECE':>6s} {'seconds':>8s} "
+    f"{'trained':>10s}  less the best baseline"
+)
 _METRICS = ("macro_f1", "accuracy", "calibration_error")
 
 
@@ -50,6 +54,7 @@ def write_annotation_report(
     ours = sorted({record["method"] for record in records if record["ours"]})
     table = summarise(records, by=["split", "cells_per_class", "method"])
     whole = table[table["cells_per_class"] == ALL_CELLS]
+    differences = difference_to_best_baseline(records)
     content: dict[str, Any] = {
         "task": task,
         "model": model,
@@ -57,11 +62,12 @@ def write_annotation_report(
         "notes": list(NOTES),
         "rows": long_rows(whole, dataset="split", metrics=_METRICS, ours=_of_this_model(ours)),
         "winners": winners(whole, by="split", metric="macro_f1", ours=ours),
+        "differences": differences,
         "table": _plain(whole),
         "curve": _plain(table),
     }
     write_json(output / f"{task}.json", content)
-    (output / f"{task}.txt").write_text(annotation_text(table, content["winners"]), encoding="utf-8")
+    (output / f"{task}.txt").write_text(annotation_text(table, content["winners"], differences), encoding="utf-8")
     if figures:
         _draw(records, table, output, ours)
     return content
@@ -72,7 +78,11 @@ def _of_this_model(methods: list[str]) -> list[str]:
     return [method for method in methods if "from scratch" not in method and "untrained" not in method]
 
 
-def annotation_text(table: pd.DataFrame, best: dict[str, dict[str, Any]] | None = None) -> str:
+def annotation_text(
+    table: pd.DataFrame,
+    best: dict[str, dict[str, Any]] | None = None,
+    differences: dict[str, dict[str, Any]] | None = None,
+) -> str:
     """The tables for a terminal: one line a method, cost beside score, then the learning curves.
 
     Parameters
@@ -81,11 +91,14 @@ def annotation_text(table: pd.DataFrame, best: dict[str, dict[str, Any]] | None 
         From `summarise` by split, labelled cells and method.
     best
         From `winners`; the winner's line is starred, and a baseline that wins is named.
+    differences
+        From `difference_to_best_baseline`: each line ends in the paired difference with its interval, or ``tie``.
     """
     lines = []
     for split, part in table.groupby("split", sort=False):
         whole = part[part["cells_per_class"] == ALL_CELLS]
         winner = (best or {}).get(str(split), {})
+        compared = (differences or {}).get(str(split), {"baseline": None, "methods": {}})
         lines += [
             f"{split}",
             _HEADER,
@@ -94,22 +107,41 @@ def annotation_text(table: pd.DataFrame, best: dict[str, dict[str, Any]] | None 
             trained = _number(row.get("trainable_parameters"))
             star = "*" if row["method"] == winner.get("method") else " "
             lines.append(
-                f" {star}{row['method']:42s} {_spread(row, 'macro_f1'):>14s} {_spread(row, 'accuracy'):>14s} "
-                f"{row['calibration_error_mean']:6.3f} {row['seconds']:8.1f} {trained:>10s}"
+                f" {star}{row['method']:55s} {_spread(row, 'macro_f1'):>14s} {_interval(row):>14s} "
+                f"{_spread(row, 'accuracy'):>14s} {row['calibration_error_mean']:6.3f} {row['seconds']:8.1f} "
+                f"{trained:>10s}  {_against(compared['methods'].get(row['method']))}".rstrip()
             )
+        if compared["baseline"] is not None:
+            lines.append(f"  differences in macro-F1 to {compared['baseline']}, on the same test cells, 95 % interval")
         if winner.get("baseline_wins"):
-            lines.append(f"  a simple baseline wins here: {winner['method']}")
+            tied = [n for n, d in compared["methods"].items() if d["verdict"] == "tie" and n.startswith("GeneCompass")]
+            lines.append(
+                f"  a simple baseline wins here: {winner['method']}"
+                + (f"; a tie with it: {', '.join(tied)}" if tied else "")
+            )
         lines.append("")
         points = list(dict.fromkeys(part["cells_per_class"]))
         if len(points) > 1:
-            lines.append(f"  {'macro-F1 by labelled cells a class':42s} " + " ".join(f"{p!s:>14s}" for p in points))
+            lines.append(f"  {'macro-F1 by labelled cells a class':55s} " + " ".join(f"{p!s:>14s}" for p in points))
             for method in dict.fromkeys(row["method"] for row in _in_order(part)):
                 cells = part[part["method"] == method].set_index("cells_per_class")
                 found = [_spread(cells.loc[p], "macro_f1") if p in cells.index else "" for p in points]
-                lines.append(f"  {method:42s} " + " ".join(f"{entry:>14s}" for entry in found))
+                lines.append(f"  {method:55s} " + " ".join(f"{entry:>14s}" for entry in found))
             lines.append("")
     lines += [f"note: {note}" for note in NOTES]
     return "\n".join(lines) + "\n"
+
+
+def _interval(row: dict[str, Any]) -> str:
+    low, high = row.get("macro_f1_low_mean"), row.get("macro_f1_high_mean")
+    return "" if low is None or high is None or low != low else f"[{low:.3f}, {high:.3f}]"
+
+
+def _against(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    ends = f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    return f"{ends} {difference['verdict']}"
 
 
 def write_simple_report(

@@ -176,6 +176,15 @@ def run_annotation(
     return records
 
 
+# intervals over fewer donors mean nothing: cells are drawn then, within their label
+FEWEST_DONORS = 5
+
+
+def drawn_groups(groups: Any) -> Any:
+    """Donors to draw in a bootstrap; None where there are too few of them."""
+    return groups if groups is not None and len(set(np.asarray(groups).tolist())) >= FEWEST_DONORS else None
+
+
 def _run_file(
     output: str | os.PathLike[str], split: AnnotationSplit, method: str, k: int | None, seed: int, identity: str
 ) -> Path:
@@ -210,7 +219,8 @@ class _Runner:
             labels, scores, cost = self._embedded(split, picked, method)
         cost.setdefault("seconds", round(time.perf_counter() - begin, 3))
         truth = split.test.labels
-        interval = bootstrap_interval(macro_f1, truth, labels, groups=split.test.groups, resamples=200, seed=seed)
+        donors = drawn_groups(split.test.groups)
+        interval = bootstrap_interval(macro_f1, truth, labels, groups=donors, strata=truth, resamples=200, seed=seed)
         return {
             "split": split.name,
             "fold": split.fold,
@@ -227,8 +237,10 @@ class _Runner:
             "weighted_f1": weighted_f1(truth, labels),
             "calibration_error": expected_calibration_error(truth, labels, np.clip(scores, 0, 1)),
             **cost,
-            "predicted": labels.tolist() if k is None and seed == 0 else None,
-            "truth": truth.tolist() if k is None and seed == 0 else None,
+            "scores": np.round(scores, 4).tolist() if k is None and seed == 0 else None,
+            "predicted": labels.tolist() if k is None else None,
+            "truth": truth.tolist() if k is None else None,
+            "groups": np.asarray(donors).tolist() if k is None and donors is not None else None,
         }
 
     def _finetuned(

@@ -6,7 +6,18 @@ from typing import Any
 import pandas as pd
 
 _SCORES = (
-    *("macro_f1", "accuracy", "weighted_f1", "calibration_error", "auroc", "auroc_not_c2h2", "auprc", "positives"),
+    *(
+        "macro_f1",
+        "macro_f1_low",
+        "macro_f1_high",
+        "accuracy",
+        "weighted_f1",
+        "calibration_error",
+        "auroc",
+        "auroc_not_c2h2",
+        "auprc",
+        "positives",
+    ),
     *("neighbour_agreement", "nmi_kmeans", "ari_kmeans", "silhouette_label"),
     *("silhouette_batch", "ilisi", "clisi", "graph_connectivity"),
 )

@@ -100,6 +100,11 @@ def test_every_method_runs_and_the_report_is_whole(checkpoint, files, tmp_path):
     assert rows["GeneCompass LoRA", "macro_f1"]["ours"]
     assert not rows["majority", "macro_f1"]["ours"]
     assert not any(row["ours"] for (method, _), row in rows.items() if "scratch" in method or "untrained" in method)
+    (difference,) = content["differences"].values()
+    assert difference["baseline"] in BASELINES
+    assert difference["methods"]["majority"]["verdict"] == "worse"
+    assert "less the best baseline" in text
+    assert "tie" in text
     trained = {row["method"]: row for row in content["table"]}
     assert trained["GeneCompass LoRA"]["trainable_parameters"] < trained["GeneCompass full"]["trainable_parameters"]
     assert {row["cells_per_class"] for row in content["curve"]} == {3, "all"}

@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from genecompass.eval import metrics
+from genecompass.eval.metrics import macro_f1
+from genecompass.eval.metrics.intervals import paired_difference, resampled_rows
+from genecompass.eval.tasks.differences import verdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,3 +134,32 @@ def test_scib_scores_tell_good_from_bad():
     good = metrics.scib_scores(noise + 8 * (labels == "b")[:, None], labels)
     assert good["ari_kmeans"] > 0.95 > metrics.scib_scores(noise, labels)["ari_kmeans"]
     assert "ilisi" not in good  # one batch: no batch scores
+
+
+def test_a_rare_label_is_in_every_stratified_draw():
+    truth = np.array(["common"] * 99 + ["rare"])
+    for rows in resampled_rows(100, strata=truth, resamples=50):
+        assert (truth[rows] == "rare").sum() == 1
+    lost = [("rare" in truth[rows]) for rows in resampled_rows(100, resamples=50)]
+    assert not all(lost)
+
+
+def test_paired_difference_knows_a_tie_from_a_lead():
+    rng = np.random.default_rng(0)
+    truth = np.repeat(["a", "b"], 200)
+    wrong = np.where(truth == "a", "b", "a")
+
+    def with_errors(share):
+        chosen = np.concatenate([first + rng.choice(200, int(200 * share), replace=False) for first in (0, 200)])
+        return np.where(np.isin(np.arange(400), chosen), wrong, truth)
+
+    good, as_good, bad = with_errors(0.1), with_errors(0.1), with_errors(0.3)
+    tie = paired_difference(macro_f1, truth, [good], [as_good], strata=truth, resamples=200)
+    lead = paired_difference(macro_f1, truth, [good, as_good], [bad], strata=truth, resamples=200)
+    assert (verdict(tie), verdict(lead)) == ("tie", "better")
+    assert verdict(paired_difference(macro_f1, truth, [bad], [good], strata=truth, resamples=200)) == "worse"
+    assert lead.low < lead.value < lead.high
+    same = paired_difference(macro_f1, truth, [good], [good], resamples=20)
+    assert (same.low, same.value, same.high) == (0.0, 0.0, 0.0)
+    donors = np.tile(np.arange(8), 50)
+    assert paired_difference(macro_f1, truth, [good], [bad], groups=donors, resamples=200).low > 0
