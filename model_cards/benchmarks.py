@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..tokenization.errors import InputError
+from ..tokenization.markdown import plain
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,12 @@ def tables(scores: Sequence[Score]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for score in scores:
         table = found.setdefault(
-            (score.task, score.dataset), {"task": score.task, "dataset": score.dataset, "metrics": [], "rows": {}}
+            (score.task, score.dataset),
+            {"task": plain(score.task), "dataset": plain(score.dataset or ""), "metrics": [], "rows": {}},
         )
         if score.metric not in table["metrics"]:
             table["metrics"].append(score.metric)
-        name = f"**{score.method}**" if score.ours else score.method
+        name = f"**{plain(score.method)}**" if score.ours else plain(score.method)
         row = table["rows"].setdefault(name, {"seeds": score.seeds, "cells": {}})
         row["cells"][score.metric] = score.text
     return list(found.values())

@@ -9,6 +9,7 @@ import yaml
 
 from ..tokenization.errors import InputError
 from ..tokenization.manifest import MANIFEST, read_manifest
+from ..tokenization.markdown import plain
 
 NOT_RECORDED = "not recorded"
 Rows = list[tuple[str, str]]
@@ -77,10 +78,10 @@ def text_of(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {text_of(member)}" for key, member in value.items())
+        return "; ".join(f"{plain(key)}: {text_of(member)}" for key, member in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(text_of(member) for member in value)
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return plain(value)
 
 
 def model_rows(folder: Path) -> Rows:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import yaml
+from genecompass.tokenization.markdown import plain
 
 
 def card_text(content: dict[str, Any]) -> str:
@@ -119,7 +120,7 @@ def usage_with_package(
 def _table(header: list[str], rows: list[list[Any]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     for row in rows:
-        cells = (f"{cell:,}" if isinstance(cell, int) else str(cell).replace("|", "/") for cell in row)
+        cells = (f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -151,15 +152,15 @@ def _sources(content: dict[str, Any]) -> str:
         species = ", ".join(f"{name} {number:,}" for name, number in sorted(entry["species"].items()))
         if entry["gene_species"]:
             species += f" (as {entry['gene_species']} genes)"
-        licence, citation = entry["licence"] or "not stated", entry["citation"] or "not stated"
-        rows.append(
-            [entry["dataset"], species, entry["kept"], licence, citation, entry["file"], f"`{entry['sha256'][:12]}`"]
-        )
+        # what a table of inputs says is shown as it is: it may not become a link, a tag or another column
+        licence, citation = plain(entry["licence"] or "not stated"), plain(entry["citation"] or "not stated")
+        dataset, file = plain(entry["dataset"]), plain(entry["file"])
+        rows.append([dataset, species, entry["kept"], licence, citation, file, f"`{entry['sha256'][:12]}`"])
     return _table(["dataset", "cells in the file", "kept", "licence", "citation", "file", "sha256"], rows)
 
 
 def _quality(content: dict[str, Any]) -> str:
-    removed = [[entry["dataset"], *item] for entry in content["sources"] for item in entry["removed"].items()]
+    removed = [[plain(entry["dataset"]), *item] for entry in content["sources"] for item in entry["removed"].items()]
     text = f"Preset: `{content['options']['quality']}`."
     if not removed:
         return text + " No cell was removed."

@@ -148,3 +148,30 @@ def test_bad_input(checkpoint, tmp_path):
     with pytest.raises(InputError, match="not a PNG or SVG"):
         write_card(checkpoint, figures=[tmp_path / "none.json"])
     assert (checkpoint / "README.md").read_bytes() == before
+
+
+def test_what_data_say_stays_text():
+    from genecompass.dataset_scripts.corpus.card import _sources
+    from genecompass.model_cards.facts import text_of
+
+    hostile = "x | <img src=y> [go](http://z) `code`\n# heading"
+    for shown in (
+        text_of([hostile]),
+        text_of({hostile: 1}),
+        _sources(
+            {
+                "sources": [
+                    {
+                        **dict.fromkeys(("dataset", "licence", "citation", "file", "sha256"), hostile),
+                        "species": {"human": 3},
+                        "gene_species": "",
+                        "kept": 3,
+                    }
+                ]
+            }
+        ).replace(f"`{hostile[:12]}`", ""),
+    ):
+        assert "<img" not in shown
+        assert not re.search(r"(?<!\\)\]\(http", shown)
+        assert "\n# heading" not in shown
+        assert "x | &lt;" not in shown.replace("\\|", "")

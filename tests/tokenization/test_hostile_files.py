@@ -158,6 +158,18 @@ def test_whatever_a_library_says_of_a_damaged_file_is_one_line(adata, tmp_path):
             read_all(path)
 
 
+def test_a_heap_that_leads_nowhere_does_not_hang_the_reader(adata, tmp_path):
+    """The library itself never comes back from such a file."""
+    path = tmp_path / "cells.h5ad"
+    adata.write_h5ad(path)
+    content = bytearray(path.read_bytes())
+    heap = content.find(b"GCOL")
+    content[heap + 16] = 0  # the first text counts as free space now
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="heap of texts leads nowhere"):
+        open_cells(path)
+
+
 def test_anndata_is_left_alone(adata):
     assert isinstance(adata, anndata.AnnData)
     assert sum(block.shape[0] for block in read_all(adata)) == 25

@@ -4,6 +4,7 @@ HDF5 can keep a data set's bytes in any other file of the machine, or link to on
 be able to show what it has no business to see.
 """
 
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ..errors import InputError
 # deflate cannot do better than 1,032 : 1; a small file that claims more is damaged, or wants to fill the memory
 _LARGEST_RATIO = 2_000
 _NOT_WORTH_A_LOOK = 1 << 28
+_HEAPS_LOOKED_FOR = 1 << 30
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> Any:
@@ -39,6 +41,7 @@ def open_hdf5(path: str | os.PathLike[str]) -> Any:
     """
     import h5py
 
+    _check_heaps(path)
     try:
         file = h5py.File(path, "r")
     except Exception as error:
@@ -91,6 +94,25 @@ def refuse_other_files(file: Any, path: str | os.PathLike[str]) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: damaged HDF5 file ({reason})") from error
+
+
+def _check_heaps(path: str | os.PathLike[str]) -> None:
+    """Refuse a damaged heap of texts: the HDF5 library would walk through one that leads nowhere for ever."""
+    if not 0 < os.path.getsize(path) <= _HEAPS_LOOKED_FOR:
+        return
+    with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(b"GCOL\x01\0\0\0")
+        while start >= 0:
+            end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+            place = start + 16
+            while place + 16 <= min(end, len(content)):
+                index = int.from_bytes(content[place : place + 2], "little")
+                size = int.from_bytes(content[place + 8 : place + 16], "little")
+                step = 16 + -(-size // 8) * 8 if index else size
+                if step < 16 or place + step > end:
+                    raise InputError(f"{path}: damaged HDF5 file (its heap of texts leads nowhere)")
+                place += step
+            start = content.find(b"GCOL\x01\0\0\0", start + 8)
 
 
 def _check_storage(dataset: Any, name: str, path: str | os.PathLike[str]) -> None:
