@@ -1,10 +1,13 @@
 """The ``genecompass`` command: verbs are imported only when they are called, and bad input is one line, not a trace."""
 
+import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import typer
@@ -92,6 +95,21 @@ def _root(
     pass
 
 
+@contextlib.contextmanager
+def _saying_what_is_logged() -> Iterator[None]:
+    """Lines about the user's data (what was understood of genes and counts) go to the screen."""
+    ours, handler = logging.getLogger("genecompass"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    before = ours.level
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(before)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit 2 with one clear line when the input is at fault, 1 for anything unforeseen.
 
@@ -102,7 +120,8 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     before = _on_termination(_raise_terminated)
     try:
-        app(args=arguments, prog_name="genecompass")
+        with _saying_what_is_logged():
+            app(args=arguments, prog_name="genecompass")
     except Exception as error:
         if os.environ.get("GENECOMPASS_DEBUG"):
             raise

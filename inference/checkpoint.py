@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..tokenization.checkpoint_files import check_checkpoint, read_settings
+from ..tokenization.devices import check_device
 from ..tokenization.errors import InputError
 from ..tokenization.files import sha256_of
 from ..tokenization.gene_table import GeneTable
@@ -111,6 +112,7 @@ def load_checkpoint(
     --------
     >>> model, processor = load_checkpoint("runs/tiny")  # doctest: +SKIP
     """
+    check_device(device)
     if head is not None and head not in HEADS:
         raise InputError(f"unknown head {head!r}; choose {', '.join(HEADS)} or None for the encoder")
     if isinstance(path, PreTrainedModel):

@@ -1,5 +1,6 @@
 """What of a count matrix the vocabulary understood: counted in genes and in counts."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,9 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .errors import InputError
 from .gene_index import AMBIGUOUS, BY_ALIAS, BY_ID, BY_PREVIOUS, BY_SYMBOL, UNKNOWN
 
 _SHOWN = 10
+# of the counts: below the first nothing is done, below the second there is a warning
+LEAST_COVERAGE = 0.05
+GOOD_COVERAGE = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -152,3 +159,52 @@ class CoverageReport:
             if top:
                 text += f"; most expressed unknown: {', '.join(name for name, _ in top)}"
         return text
+
+
+def judge(
+    report: CoverageReport, *, source: str, counts_from: str, least: float = LEAST_COVERAGE, say: bool = True
+) -> None:
+    """Say in one line what was understood; warn where it is less than half, refuse where it is next to nothing.
+
+    Parameters
+    ----------
+    report
+        With the counts of at least one block of cells.
+    source, counts_from
+        File and matrix, for the line.
+    least
+        Share of counts below which cells are refused.
+    say
+        Whether to say anything where nothing is refused.
+
+    Raises
+    ------
+    InputError
+        Known genes hold less than `least` of the counts.
+
+    Examples
+    --------
+    >>> report = CoverageReport.of(["INS", "x"], np.array([2, 0]), mapped=np.zeros(2, bool), species="human")
+    >>> report.add(np.array([1.0, 99.0]))
+    >>> judge(report, source="cells.h5ad", counts_from="X")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    InputError: cells.h5ad (X): known human genes hold 1 of 100 counts (1 of 2 genes, for example not x); ...
+    """
+    share = report.share_of_counts_kept
+    if not report.counts:
+        return
+    if share < least:
+        unknown = ", ".join(name for name, _ in report.top_unknown(3))
+        raise InputError(
+            f"{source} ({counts_from}): known {report.species} genes hold {report.counts_kept:,.0f} of "
+            f"{report.counts:,.0f} counts ({report.matched:,} of {report.genes:,} genes, for example not {unknown}); "
+            "name the column of var that holds gene ids or symbols, or check the species"
+        )
+    if say:
+        level = logging.INFO if share >= GOOD_COVERAGE else logging.WARNING
+        low = (
+            ""
+            if share >= GOOD_COVERAGE
+            else "; less than half of the counts is understood: check gene names and species"
+        )
+        logger.log(level, "%s (%s): %s%s", source, counts_from, report, low)

@@ -19,13 +19,15 @@ UNKNOWN, AMBIGUOUS = 0, -1
 BY_ID, BY_SYMBOL, BY_PREVIOUS, BY_ALIAS = 1, 2, 3, 4
 
 _ENSEMBL = re.compile(r"^(ENS[A-Z]*G)(\d{11})(?:\.\d+)?(?:_PAR_Y)?$")
-# "GRCh38_ENSG...", "mm10___Actb": the genome that 10x puts before names when two genomes were mapped together
-_GENOME_PREFIX = re.compile(r"^(?:GRCh3\d|GRCm3\d|hg\d\d|mm\d\d?)_+(?=[A-Za-z0-9])")
+# "GRCh38_ENSG...", "mm10___Actb", "hg19:INS": the genome that is put before names when two were mapped together
+_GENOME_PREFIX = re.compile(r"^(?:GRCh3\d|GRCm3\d|hg\d\d|mm\d\d?)[_\-.:|]+(?=[A-Za-z0-9])")
+# "ENSG00000254647_INS", "INS|ENSG00000254647.7": an id and a symbol in one name
+_ID_WITHIN = re.compile(r"(?:^|[_\-:|;, ])(ENS[A-Z]*G\d{11})(?:\.\d+)?(?=$|[_\-:|;, ])")
 _REQUIRED = ("token", "gene_id", "symbol", "species", "median", "homolog_token")
 
 
 def bare_gene_id(name: str) -> str | None:
-    """Ensembl gene id without version and genome prefix; None for anything that is not one.
+    """Ensembl gene id without version, genome prefix or a symbol beside it; None for anything that holds no id.
 
     Examples
     --------
@@ -33,14 +35,17 @@ def bare_gene_id(name: str) -> str | None:
     ('ENSG00000254647', None)
     """
     match = _ENSEMBL.match(_without_genome(name))
-    return match[1] + match[2] if match else None
+    if match:
+        return match[1] + match[2]
+    within = set(_ID_WITHIN.findall(name)) if "ENS" in name else set()
+    return within.pop() if len(within) == 1 else None
 
 
 @lru_cache(maxsize=1 << 18)  # the same names are asked for by every file, and several times each
 def id_family(name: str) -> str | None:
     """The letters that an Ensembl gene id begins with, which tell its species: ``ENSG``, ``ENSMUSG``; else None."""
-    match = _ENSEMBL.match(_without_genome(name))
-    return match[1] if match else None
+    bare = bare_gene_id(name)
+    return bare[:-11] if bare else None
 
 
 def _without_genome(name: str) -> str:
@@ -237,11 +242,11 @@ class GeneIndex:
         has_id: npt.NDArray[np.bool_],
         species: str,
     ) -> None:
-        """Give ``TBCE-1`` back its ``TBCE``: AnnData numbers repeated names, and repeated columns are summed."""
+        """Give ``TBCE-1``, ``TBCE.1`` back their ``TBCE``: AnnData and R number repeated names, which are summed."""
         present = set(symbols)
         for i in np.flatnonzero((how == UNKNOWN) & ~has_id).tolist():
-            base, dash, number = symbols[i].rpartition("-")
-            if dash and number.isdigit() and base in present:
+            base, mark, number = re.match(r"^(.*?)([-.]?)(\d*)$", symbols[i], re.DOTALL).groups()  # type: ignore[union-attr]
+            if mark and number and base in present:
                 (token,), (way,) = self.look_up([base], species)
                 if way == BY_SYMBOL:
                     tokens[i], how[i] = token, way
@@ -261,12 +266,20 @@ class GeneIndex:
         name = _without_genome(name)
         if name in current:
             return (current[name], BY_SYMBOL) if current[name] >= 0 else (-1, AMBIGUOUS)
-        meant = {table[name] for table in (previous, alias) if name in table}
+        # a name that is a number is a row number, or an id of another database, and no old name of a gene
+        meant = set() if name.isdigit() else {table[name] for table in (previous, alias) if name in table}
         if not meant:
-            return -1, UNKNOWN
+            return self._find_as_r_writes_it(name, current)
         if len(meant) > 1 or -1 in meant:
             return -1, AMBIGUOUS
         return meant.pop(), BY_PREVIOUS if name in previous else BY_ALIAS
+
+    @staticmethod
+    def _find_as_r_writes_it(name: str, current: dict[str, int]) -> tuple[int, int]:
+        """``HLA.DRA`` is ``HLA-DRA``: R puts dots where a name of a column may not have a dash."""
+        dashed = name.replace(".", "-")
+        token = current.get(dashed, -1) if dashed != name else -1
+        return (token, BY_SYMBOL) if token >= 0 else (-1, UNKNOWN)
 
     def as_cell_genes(self, tokens: npt.NDArray[np.int64], species: str) -> npt.NDArray[np.int64]:
         """Own tokens of the genes that cells of `species` have in place of these, by homology.

@@ -13,6 +13,7 @@ from .errors import InputError
 from .files import atomic_path
 from .gene_index import GeneIndex
 from .packed import refuse_bomb
+from .species_names import canonical_species
 
 PAD_TOKEN = 0
 MASK_TOKEN = 1
@@ -189,8 +190,13 @@ class GeneTable:
         """Species names; a species' position is its index in model inputs. The leading species is 0."""
         return tuple(name for name in self.frame["species"].unique() if name)
 
+    def species_called(self, name: str) -> str:
+        """The table's own name of a species that is spelled in another of the field's ways; else `name` itself."""
+        return canonical_species(name, self.species)
+
     def species_index(self, name: str) -> int:
         """Index of a species in model inputs; raises `InputError` for a species that the table does not know."""
+        name = self.species_called(name)
         if name not in self.species:
             raise InputError(f"unknown species {name!r}; this vocabulary knows {', '.join(self.species)}")
         return self.species.index(name)

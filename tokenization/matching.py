@@ -1,5 +1,6 @@
 """Which token every column of a count matrix has, and what of the matrix that leaves out."""
 
+import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from .coverage import CoverageReport
 from .errors import InputError
-from .gene_index import BY_ID, BY_SYMBOL, id_family
+from .gene_index import BY_ALIAS, BY_ID, BY_PREVIOUS, BY_SYMBOL, id_family
 from .gene_table import GeneTable
 
 # where files keep gene ids and symbols, besides the names of the variables
@@ -27,6 +28,9 @@ SYMBOL_COLUMNS = (
     "var_names",
 )
 _LARGEST_WRONG_SHARE = 0.5
+# below this share of names that are ids or current symbols, short old names are taken for accidents
+_CERTAIN_SHARE = 0.2
+_CHANCE_NAME = re.compile(r"^[A-Za-z]{0,2}[-_.]?\d{0,4}$")
 
 
 @dataclass
@@ -100,11 +104,13 @@ def match_genes(
     array([ 2, -1])
     """
     cells = table.species_index(species)
-    gene_species = gene_species or species
+    species = table.species_called(species)
+    gene_species = table.species_called(gene_species or species)
     table.species_index(gene_species)
     ids, symbols = column_names(var, column, set(table.index.symbols))
     _check_ids(ids, table, gene_species)
     tokens, how, rescuable = table.index.find_columns(ids, symbols, gene_species, rescue_ids=rescue_ids)
+    _drop_chance_hits(symbols, ids, tokens, how)
     _check_symbols(symbols, tokens, how, table, gene_species)
     names = [symbol or gene_id for symbol, gene_id in zip(symbols, ids, strict=True)]
     if not (tokens >= 0).any():
@@ -150,13 +156,21 @@ def column_names(
         names = _texts(var[column])
         return [n if id_family(n) else "" for n in names], ["" if id_family(n) else n for n in names]
     ids = [name if id_family(name) else "" for name in index]
-    for name in ID_COLUMNS:
-        if name in var.columns:
-            ids = [a or (b if id_family(b) else "") for a, b in zip(ids, _texts(var[name]), strict=True)]
+    # columns of text under any other name are looked through too, after those that the field uses
+    others = [name for name in var.columns if name not in (*ID_COLUMNS, *SYMBOL_COLUMNS) and _is_text(var[name])]
+    for name in (*ID_COLUMNS, *others):
+        if name in var.columns and sum(map(bool, ids)) < len(ids):
+            found = [text if id_family(text) else "" for text in _texts(var[name])]
+            if name in ID_COLUMNS or sum(map(bool, found)) > len(found) / 2:
+                ids = [a or b for a, b in zip(ids, found, strict=True)]
     candidates = [["" if id_family(name) else name for name in index]]
-    candidates += [_texts(var[name]) for name in SYMBOL_COLUMNS if name in var.columns]
+    candidates += [_texts(var[name]) for name in (*SYMBOL_COLUMNS, *others) if name in var.columns]
     symbols = max(candidates, key=lambda names: sum(name in known for name in names if name))
     return ids, symbols
+
+
+def _is_text(values: pd.Series) -> bool:
+    return not (pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values))
 
 
 def _texts(values: pd.Series | pd.Index) -> list[str]:
@@ -184,6 +198,18 @@ def _check_ids(ids: list[str], table: GeneTable, species: str) -> None:
                 else ""
             )
         )
+
+
+def _drop_chance_hits(
+    symbols: list[str], ids: list[str], tokens: npt.NDArray[np.int64], how: npt.NDArray[np.int8]
+) -> None:
+    """Short names such as ``A1`` are aliases of some gene by chance: not believed where hardly a name is known."""
+    certain = int(((how == BY_ID) | (how == BY_SYMBOL)).sum())
+    if certain > _CERTAIN_SHARE * max(1, len(how)):
+        return
+    for i in np.flatnonzero((how == BY_PREVIOUS) | (how == BY_ALIAS)).tolist():
+        if _CHANCE_NAME.match(symbols[i] or ids[i]):
+            tokens[i], how[i] = -1, 0
 
 
 def _check_symbols(

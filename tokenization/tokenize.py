@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from .coverage import CoverageReport
+from .coverage import LEAST_COVERAGE, CoverageReport, judge
 from .errors import InputError
 from .gene_table import GeneTable
 from .matching import GeneMatch, match_genes
@@ -214,6 +214,7 @@ def iter_tokenized(
     seed: int = 0,
     allow_fractional: bool = False,
     block_rows: int = 4096,
+    least_coverage: float = LEAST_COVERAGE,
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[TokenizedCells]:
@@ -246,6 +247,8 @@ def iter_tokenized(
         Scale each cell to this total first; None, as GeneCompass does it, takes counts as they are.
     keep_share, seed
         Thin counts first, as if cells had been sequenced less deeply; see `thin_counts`.
+    least_coverage
+        Share of the first block's counts that known genes must hold; 0 takes whatever is known.
     start, stop
         Rows to read.
 
@@ -282,6 +285,8 @@ def iter_tokenized(
             block = thin_counts(block, keep_share, seed=seed, first_row=first)
         for code, match in enumerate(matches):
             _count_columns(match, block if len(matches) == 1 else block[codes[first : first + block.shape[0]] == code])
+        if first == start:
+            judge_coverage(cells, matches, least_coverage, say=start == 0 and keep_share is None)
         chosen = np.arange(block.shape[0]) if keep is None else np.flatnonzero(keep[first - start :][: block.shape[0]])
         kept = ALL_GENES if whole_cells else max_length
         part = _tokenize_block(block, chosen, first, codes, matches, kept, library_size, report)
@@ -310,6 +315,7 @@ def match_cells(
         Position of each cell's species in the list.
     matches : list of GeneMatch
     """
+    species = species if species in cells.obs.columns else table.species_called(species)
     if species in table.species or species not in cells.obs.columns:
         if species not in table.species:
             raise InputError(
@@ -319,7 +325,7 @@ def match_cells(
         labels = [species]
         codes: npt.NDArray[np.int64] = np.zeros(cells.n_cells, dtype=np.int64)
     else:
-        column = cells.obs[species].astype(str)
+        column = cells.obs[species].astype(str).map(table.species_called)
         labels = list(column.unique())
         codes = np.asarray(column.map({label: i for i, label in enumerate(labels)}), dtype=np.int64)
     matches = [
@@ -329,6 +335,12 @@ def match_cells(
         for label in labels
     ]
     return codes, matches
+
+
+def judge_coverage(cells: CellSource, matches: list[GeneMatch], least: float, *, say: bool) -> None:
+    """Say what was understood of the cells read so far; refuse cells of which next to nothing was."""
+    for match in matches:
+        judge(match.report, source=cells.name, counts_from=cells.counts_from, least=least, say=say)
 
 
 def _quality_pass(

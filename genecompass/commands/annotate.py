@@ -32,7 +32,7 @@ def annotate(
     pooling: Annotated[str, typer.Option(help="Embedding for --reference, as embed takes it.")] = "auto",
     align: Annotated[
         str, typer.Option(help="none, center (each set by itself), or auto: center across species.")
-    ] = "auto",
+    ] = "none",
     key: Annotated[str, typer.Option(help="Name in obs.")] = "genecompass_cell_type",
     explain: Annotated[
         list[str] | None,

@@ -1,6 +1,7 @@
 """Label cells: with a fine-tuned model, or from a labelled reference without training."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..embedding.pooling import Pooling
 from .transfer import ALIGNMENTS, Prediction, transfer_labels
 
 LABEL_KEY = "genecompass_cell_type"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def annotate(
     unsure: str = "unsure",
     k: int = 15,
     pooling: str = "auto",
-    align: str = "auto",
+    align: str = "none",
     key: str = LABEL_KEY,
     gene_species: str | None = None,
     counts: str = "auto",
@@ -109,6 +111,10 @@ def annotate(
         A model that is not fine-tuned for cells, an adapter for another base model, a reference without labels,
         genes of another species, not raw counts.
 
+    Notes
+    -----
+    A cell without a count of any known gene is unsure, without a score or a best label.
+
     Examples
     --------
     >>> import genecompass as gc
@@ -152,7 +158,7 @@ def annotation_table(
     unsure: str = "unsure",
     k: int = 15,
     pooling: str = "auto",
-    align: str = "auto",
+    align: str = "none",
     key: str = LABEL_KEY,
     gene_species: str | None = None,
     max_length: int | None = None,
@@ -198,6 +204,8 @@ def annotation_table(
         "coverage": coverage.to_dict(),
         "annotation": {"key": key, "threshold": threshold, "labels": prediction.names, **how},
     }
+    # of a cell without one known gene nothing can be said, whatever a network makes of it
+    prediction.scores[runner.empty(prediction)] = np.nan
     return _columns(prediction, ontology, key, threshold, unsure, source.obs.index), uns
 
 
@@ -210,6 +218,14 @@ class _Runner:
     max_tokens: int
     bf16: bool
     progress: bool
+    lengths: list[npt.NDArray[np.int64]] = field(default_factory=list)
+
+    def empty(self, prediction: Prediction) -> npt.NDArray[np.bool_]:
+        """Of the cells that were read last, those without a known gene."""
+        found = np.concatenate(self.lengths)[-len(prediction.scores) :] == 0
+        if found.any():
+            logger.warning("%s cells have no count of a known gene: they are left unsure", f"{int(found.sum()):,}")
+        return found
 
     def classify(
         self, source: CellSource, reading: Reading, tuned: Finetuning, coverage: Coverage, *, align: str
@@ -264,6 +280,7 @@ class _Runner:
 
     def _read(self, source: CellSource, reading: Reading, coverage: Coverage) -> Any:
         for first, tokenized in chunks(source, self.table, reading, coverage=coverage):
+            self.lengths.append(tokenized.lengths)
             yield tokenized, f"{source.name}: cells from {first:,}" if self.progress else None
 
 
@@ -304,12 +321,13 @@ def _reference_labels(known: CellSource, label: str) -> tuple[pd.Series, dict[st
 def _columns(
     prediction: Prediction, ontology: dict[str, str], key: str, threshold: float, unsure: str, index: pd.Index
 ) -> pd.DataFrame:
-    sure = prediction.scores >= threshold
+    sure = np.nan_to_num(prediction.scores, nan=-1.0) >= threshold
+    known = ~np.isnan(prediction.scores)
     names = list(prediction.names)
     label = np.where(sure, prediction.labels.astype(object), unsure)
     table = pd.DataFrame(index=index)
     table[key] = pd.Categorical(label, categories=[*names, *([unsure] if unsure not in names else [])])
-    table[f"{key}_best"] = pd.Categorical(prediction.labels, categories=names)
+    table[f"{key}_best"] = pd.Categorical(np.where(known, prediction.labels.astype(object), None), categories=names)
     table[f"{key}_score"] = prediction.scores
     if ontology:
         ids = [

@@ -113,6 +113,7 @@ def embed(
         **adata.uns.get("genecompass", {}),
         **provenance(network, name_of(model)),
         "coverage": coverage.to_dict(),
+        "counts_from": source.counts_from,
         "embedding": {"key": key, "pooling": how.name, "layer": layer, "max_length": reading.max_length},
     }
     return adata

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...tokenization.devices import check_device
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path, sole_writer, write_json
 from ...tokenization.gene_table import GeneTable
@@ -108,6 +109,8 @@ def embed_file(
         )
     if output.exists() and source.samefile(output):
         raise InputError(f"{output}: would overwrite its own input; choose another output")
+    for device in devices or ():
+        check_device(device)
     cells = open_cells(source, counts=counts)
     network, processor = load_checkpoint(model, device="cpu")
     how = Pooling.choose(pooling, network.config)
@@ -151,6 +154,7 @@ def _write(
     uns = {
         **provenance(network, plan.model),
         "coverage": coverage.to_dict(),
+        "counts_from": cells.counts_from,
         "embedding": {"key": key, "pooling": plan.pooling, "layer": plan.layer, "max_length": reading.max_length},
     }
     blocks = [np.load(_part_folder(work, i) / "cells.npy", mmap_mode="r") for i in range(len(plan.parts))]

@@ -16,7 +16,9 @@ from .on_disk import rows_of
 from .source import CellSource, Rows, readable
 
 # layers that are called after raw counts, best first
-COUNT_LAYERS = ("counts", "raw_counts", "count", "umi_counts", "umi", "raw", "spliced")
+COUNT_LAYERS = ("counts", "raw_counts", "count", "umi_counts", "umi", "raw")
+# a part of the counts: taken only where nothing holds all of them
+PARTIAL_LAYERS = ("spliced",)
 _LOOK = 256
 
 Candidate = tuple[str, Callable[[], Rows], Callable[[], pd.DataFrame]]
@@ -72,7 +74,7 @@ def _choose(
     block_rows: int,
     allow_fractional: bool,
 ) -> CellSource:
-    """The matrix asked for; for "auto" the first that begins with raw counts: raw, a layer called so, X."""
+    """The matrix asked for; for "auto" the first that begins with raw counts: raw, a layer called so, X, spliced."""
 
     def open_one(candidate: Candidate) -> CellSource:
         where, rows, var = candidate
@@ -93,15 +95,15 @@ def _choose(
         if not chosen:
             raise InputError(f"{name}: no matrix {counts!r}; there are {', '.join(c[0] for c in candidates)}")
         return open_one(chosen[0])
-    preferred = ["raw", *COUNT_LAYERS, "X"]
+    preferred = ["raw", *COUNT_LAYERS, "X", *PARTIAL_LAYERS]
     ordered = sorted((c for c in candidates if c[0] in preferred), key=lambda c: preferred.index(c[0]))
     if not ordered:
         raise InputError(f"{name}: X is empty; name the layer of raw counts: {', '.join(c[0] for c in candidates)}")
     for candidate in ordered:
         if _begins_with_counts(candidate, name, allow_fractional):
             return open_one(candidate)
-    # nothing fits: open the last, X where there is one; its first block says what is wrong with it
-    return open_one(ordered[-1])
+    # nothing fits: open X where there is one, else the last; its first block says what is wrong with it
+    return open_one(next((candidate for candidate in ordered if candidate[0] == "X"), ordered[-1]))
 
 
 def _begins_with_counts(candidate: Candidate, name: str, allow_fractional: bool) -> bool:

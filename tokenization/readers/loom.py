@@ -15,7 +15,7 @@ from .source import MOST_ENTRIES, CellSource
 
 _GENE_NAMES = ("Accession", "var_names", "Gene", "gene_ids", "GeneID", "gene_names")
 _CELL_NAMES = ("CellID", "obs_names", "cell_names", "barcode", "cells")
-_COUNT_LAYERS = ("counts", "raw_counts", "spliced")
+_COUNT_LAYERS = ("counts", "raw_counts")
 
 
 def open_loom(path: Path, *, counts: str, block_rows: int, allow_fractional: bool) -> CellSource:
@@ -41,7 +41,7 @@ def open_loom(path: Path, *, counts: str, block_rows: int, allow_fractional: boo
         if counts not in matrices:
             raise InputError(f"{path}: no matrix {counts!r}; there are {', '.join(matrices)}")
         return open_one(counts)
-    for name in [*(layer for layer in _COUNT_LAYERS if layer in matrices), "X"]:
+    for name in [layer for layer in (*_COUNT_LAYERS, "X", "spliced") if layer in matrices]:
         _, block = next(_TransposedRows(matrices[name]).blocks(0, min(n_cells, 64), 64), (0, None))
         if block is not None and reason_against(block, allow_fractional=allow_fractional) is None:
             return open_one(name)

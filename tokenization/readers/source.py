@@ -13,6 +13,9 @@ from .counts import check_counts
 
 # no block holds more entries than this, however many rows were asked for: about 50 MB with indices
 MOST_ENTRIES = 4_000_000
+# where AnnData files say what a column is, and what a gene is called there
+_FEATURE_TYPES = ("feature_types", "feature_type")
+_EXPRESSION = ("gene expression", "gene", "rna", "gex", "expression")
 
 
 class Rows(Protocol):
@@ -67,6 +70,7 @@ class CellSource:
         self.name, self.obs, self.counts_from = name, obs, counts_from
         self.block_rows, self.allow_fractional = block_rows, allow_fractional
         self._rows = rows
+        keep_columns = _expression_columns(var) if keep_columns is None else keep_columns
         self._columns = None if keep_columns is None or keep_columns.all() else np.flatnonzero(keep_columns)
         self.var = var if self._columns is None else var.iloc[self._columns]
 
@@ -110,6 +114,15 @@ class CellSource:
 
     def _all_genes(self) -> pd.Index:
         return self.var.index if self._columns is None else pd.RangeIndex(self._rows.shape[1])
+
+
+def _expression_columns(var: pd.DataFrame) -> npt.NDArray[np.bool_] | None:
+    """Columns of gene expression, where a matrix holds antibodies or guides beside them; None where it does not say."""
+    column = next((name for name in _FEATURE_TYPES if name in var.columns), None)
+    if column is None:
+        return None
+    expression = var[column].astype(str).str.lower().isin(_EXPRESSION).to_numpy()
+    return expression if expression.any() else None
 
 
 def readable(blocks: Iterator[tuple[int, sparse.csr_matrix]], name: str) -> Iterator[tuple[int, sparse.csr_matrix]]:

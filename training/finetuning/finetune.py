@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ...tokenization.checkpoint_files import check_checkpoint
+from ...tokenization.devices import check_device
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.matching import match_genes
@@ -76,6 +77,7 @@ def finetune_cells(
     0.91
     """
     settings = FinetuneOptions(**options)
+    check_device(settings.device)
     check_output(output)
     cells = open_cells(adata, counts=counts)
     labels = read_labels(cells.obs, label, where=cells.name)
