@@ -11,6 +11,7 @@ import pandas as pd
 from ..tokenization.files import write_json
 from .metrics import confusion_table
 from .tasks.annotation import ALL_CELLS, METHODS, NOTES
+from .tasks.coverage import coverage_table
 from .tasks.differences import difference_to_best_baseline
 from .tasks.summary import long_rows, summarise, winners
 
@@ -63,11 +64,14 @@ def write_annotation_report(
         "rows": long_rows(whole, dataset="split", metrics=_METRICS, ours=_of_this_model(ours)),
         "winners": winners(whole, by="split", metric="macro_f1", ours=ours),
         "differences": differences,
+        "coverage": coverage_table(records),
         "table": _plain(whole),
         "curve": _plain(table),
     }
     write_json(output / f"{task}.json", content)
-    (output / f"{task}.txt").write_text(annotation_text(table, content["winners"], differences), encoding="utf-8")
+    (output / f"{task}.txt").write_text(
+        annotation_text(table, content["winners"], differences) + _coverage_text(content["coverage"]), encoding="utf-8"
+    )
     if figures:
         _draw(records, table, output, ours)
     return content
@@ -135,6 +139,19 @@ def annotation_text(
 def _interval(row: dict[str, Any]) -> str:
     low, high = row.get("macro_f1_low_mean"), row.get("macro_f1_high_mean")
     return "" if low is None or high is None or low != low else f"[{low:.3f}, {high:.3f}]"
+
+
+def _coverage_text(rows: list[dict[str, Any]]) -> str:
+    """What leaving out the cells of lowest score buys."""
+    lines = []
+    for split in dict.fromkeys(row["split"] for row in rows):
+        names = [name for name in rows[0] if name.startswith("accuracy_at_")]
+        shown = " ".join(f"{name.removeprefix('accuracy_at_') + ' %':>7s}" for name in names)
+        lines += [f"{split}", f"  {'accuracy of the part of cells with the highest scores':55s} {shown}"]
+        for row in (row for row in rows if row["split"] == split):
+            lines.append(f"  {row['method']:55s} " + " ".join(f"{row[name]:7.3f}" for name in names))
+        lines.append("")
+    return "\n" + "\n".join(lines) if lines else ""
 
 
 def _against(difference: dict[str, Any] | None) -> str:

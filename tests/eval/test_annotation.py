@@ -104,6 +104,9 @@ def test_every_method_runs_and_the_report_is_whole(checkpoint, files, tmp_path):
     assert difference["baseline"] in BASELINES
     assert difference["methods"]["majority"]["verdict"] == "worse"
     assert "less the best baseline" in text
+    covered = {row["method"]: row for row in content["coverage"]}
+    assert set(covered) == set(METHODS)
+    assert covered["majority"]["accuracy_at_50"] == covered["majority"]["accuracy_at_100"]
     assert "tie" in text
     trained = {row["method"]: row for row in content["table"]}
     assert trained["GeneCompass LoRA"]["trainable_parameters"] < trained["GeneCompass full"]["trainable_parameters"]

@@ -7,6 +7,7 @@ import pytest
 from genecompass.eval import metrics
 from genecompass.eval.metrics import macro_f1
 from genecompass.eval.metrics.intervals import paired_difference, resampled_rows
+from genecompass.eval.tasks.coverage import accuracy_by_coverage
 from genecompass.eval.tasks.differences import verdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,6 +135,19 @@ def test_scib_scores_tell_good_from_bad():
     good = metrics.scib_scores(noise + 8 * (labels == "b")[:, None], labels)
     assert good["ari_kmeans"] > 0.95 > metrics.scib_scores(noise, labels)["ari_kmeans"]
     assert "ilisi" not in good  # one batch: no batch scores
+
+
+def test_leaving_out_low_scores_raises_accuracy_only_where_scores_know_something():
+    rng = np.random.default_rng(0)
+    truth, right = np.repeat("a", 1000), rng.random(1000) < 0.7
+    predicted = np.where(right, "a", "b")
+    knowing = accuracy_by_coverage(truth, predicted, right + 0.1 * rng.random(1000))
+    assert knowing["accuracy_at_50"] == 1.0
+    assert knowing["accuracy_at_100"] == pytest.approx(right.mean())
+    blind = accuracy_by_coverage(truth, predicted, rng.random(1000))
+    assert blind["accuracy_at_50"] == pytest.approx(right.mean(), abs=0.05)
+    tied = accuracy_by_coverage(truth, predicted, np.ones(1000))
+    assert tied["accuracy_at_50"] == pytest.approx(right.mean())
 
 
 def test_a_rare_label_is_in_every_stratified_draw():
