@@ -29,6 +29,10 @@ _HOMES = {
     "perturb": "inference",
     "rank_cell_fate": "inference",
     "infer_grn": "inference",
+    "Reference": "inference.annotation.in_memory",
+    "finetune_cells": "training.finetuning.finetune",
+    "finetune_genes": "training.finetuning.finetune",
+    "pretrain": "training.pretraining.pretrain",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
