@@ -300,7 +300,9 @@ class _Runner:
         begin = time.perf_counter()
         parameters = 0
         if method == NEIGHBOURS:
-            found = transfer_labels(known[picked], labels, asked, align=split.align)
+            found = transfer_labels(
+                known[picked], labels, asked, align=split.align, whiten=not self.network.config.cell_size
+            )
             names, scores = found.labels, found.scores.astype(float)
         else:
             scaler = StandardScaler().fit(known[picked])

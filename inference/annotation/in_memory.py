@@ -265,7 +265,9 @@ class _Runner:
         labelled = names.notna().to_numpy()
         embedding = self._embed(known, known_reading, Coverage(), pooling)[labelled]
         query = self._embed(source, reading, coverage, pooling)
-        return transfer_labels(embedding, names[labelled].to_numpy(str), query, k=k, align=align), ontology
+        whiten = pooling.network not in (None, "cell") and not pooling.profile
+        found = transfer_labels(embedding, names[labelled].to_numpy(str), query, k=k, align=align, whiten=whiten)
+        return found, ontology
 
     def _embed(
         self, source: CellSource, reading: Reading, coverage: Coverage, pooling: Pooling

@@ -50,12 +50,15 @@ def transfer_labels(
     *,
     k: int = 15,
     align: str = "none",
+    whiten: bool = True,
 ) -> Prediction:
-    """Vote among the `k` nearest reference cells, by cosine in whitened embedding space.
+    """Vote among the `k` nearest reference cells, by cosine in standardised, and if asked whitened, embedding space.
 
-    Embeddings of cells vary along few directions, mostly with sequencing depth; whitened by the reference's covariance
+    Mean states of cells vary along few directions, mostly with sequencing depth; whitened by the reference's covariance
     (shrunk as Ledoit and Wolf 2004 do), the directions that tell cell types apart count as much. Over training cells
     of three data sets, macro-F1 rose from 0.46 to 0.55, and from 0.41 to 0.63 between two protocols.
+
+    Cell vectors and profiles have many columns of about equal weight: they are better left unwhitened.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def transfer_labels(
     align
         ``"none"``: query and reference are scaled alike. ``"center"``: each is centred and scaled by itself, which
         takes out a shift between species or protocols, and is right only if both hold about the same mixture.
+    whiten
+        Whether directions of little variance count as much as others.
 
     Returns
     -------
@@ -90,8 +95,11 @@ def transfer_labels(
     known = (reference - mean) / spread
     if align == "center":
         mean, spread = _moments(query)
-    whiten = _whitening(known)
-    known, asked = _unit(known @ whiten), _unit((query - mean) / spread @ whiten)
+    asked = (query - mean) / spread
+    if whiten:
+        axes = _whitening(known)
+        known, asked = known @ axes, asked @ axes
+    known, asked = _unit(known), _unit(asked)
     k = min(k, len(reference))
     distance, neighbours = NearestNeighbors(n_neighbors=k, metric="cosine").fit(known).kneighbors(asked)
     weights = np.clip(1 - distance, 1e-6, None)

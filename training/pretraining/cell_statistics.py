@@ -79,10 +79,10 @@ class CellStatistics:
         >>> CellStatistics.count(cells, GeneTable.from_genes(genes), axes=2).axes.shape
         (8, 2)
         """
-        if len(cells) <= axes + 1:
+        if min(len(cells), table.vocab_size) <= axes + 1:
             raise InputError(
-                f"{len(cells)} training cells are too few for {axes} axes of the cell vector; give more cells or set "
-                "model.overrides cell_axes and cell_size to less"
+                f"{len(cells)} training cells of {table.vocab_size} genes are too few for {axes} axes of the cell "
+                "vector; give more, or set model.overrides cell_axes and cell_size to less"
             )
         lengths = np.array([len(cell["input_ids"]) for cell in cells])
         indptr = np.concatenate([[0], np.cumsum(lengths)])

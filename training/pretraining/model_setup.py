@@ -52,7 +52,7 @@ def limit_table(table: GeneTable, gene_ids: Iterable[str]) -> GeneTable:
     ['<pad>', '<mask>', 'ENSG2']
     """
     frame = table.frame
-    keep = frame["gene_id"].isin(set(gene_ids)).to_numpy()
+    keep = frame["gene_id"].isin(set(gene_ids)).to_numpy(copy=True)
     if not keep.any():
         raise InputError("vocabulary and corpus do not fit: no gene of the corpus is in the gene table")
     keep[: len(SPECIAL_TOKENS)] = True
