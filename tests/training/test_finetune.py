@@ -199,7 +199,7 @@ def test_labels_from_a_reference_without_training(checkpoint):
     gc.annotate(query, str(checkpoint), "mouse", reference=reference, threshold=0.99, device="cpu")
     assert (query.obs["genecompass_cell_type_best"].astype(str) == query.obs["cell_type"]).mean() > 0.8
     assert (query.obs["genecompass_cell_type"].astype(str) == "unsure").any()
-    assert query.uns["genecompass"]["annotation"]["align"] == "center"
+    assert query.uns["genecompass"]["annotation"]["align"] == "none"  # a label does not depend on the other cells
     with pytest.raises(InputError, match="no column 'nothing'"):
         gc.annotate(query, str(checkpoint), "mouse", reference=Reference(cells(), "nothing", species="human"))
     unlabelled = cells()
