@@ -329,7 +329,7 @@ def _columns(
     label = np.where(sure, prediction.labels.astype(object), unsure)
     table = pd.DataFrame(index=index)
     table[key] = pd.Categorical(label, categories=[*names, *([unsure] if unsure not in names else [])])
-    table[f"{key}_best"] = pd.Categorical(np.where(known, prediction.labels.astype(object), None), categories=names)
+    table[f"{key}_best"] = pd.Categorical(pd.Series(prediction.labels, dtype=object).where(known), categories=names)
     table[f"{key}_score"] = prediction.scores
     if ontology:
         ids = [

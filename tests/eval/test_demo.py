@@ -47,7 +47,7 @@ def test_leaves_a_checkpoint_an_adapter_cells_and_a_report(demo):
     assert list(model.config.priors) == ["co_expression"]
     assert (folder / "adapter" / "adapter_model.safetensors").stat().st_size < 5e6
     cells = ad.read_h5ad(folder / "cells.h5ad")
-    assert cells.obsm["X_genecompass"].shape == (cells.n_obs, model.config.hidden_size)
+    assert cells.obsm["X_genecompass"].shape == (cells.n_obs, model.config.cell_width)
     assert np.isfinite(cells.obsm["X_umap"]).all()
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5
