@@ -146,7 +146,7 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
             hidden_states = layer(hidden_states, mask, layout, **attention_kwargs, **kwargs)
         cell_embedding = None
         if self.cell_head is not None and input_ids is not None and values is not None:
-            whole = None if profile_ids is None or profile_values is None else (profile_ids, profile_values)
+            whole = flat_slots(profile_ids, profile_values, species)
             cell_embedding = self._cells(hidden_states, input_ids, values, attention_mask, species, cell_lengths, whole)
         return GeneCompassModelOutput(last_hidden_state=hidden_states, cell_embedding=cell_embedding)
 
@@ -158,16 +158,13 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         attention_mask: torch.Tensor | None,
         species: torch.Tensor,
         cell_lengths: torch.Tensor | None,
-        whole: tuple[torch.Tensor, torch.Tensor] | None,
+        whole: tuple[torch.Tensor, ...] | None,
     ) -> torch.Tensor:
         """The cell head on states and counts."""
         head = cast(GeneCompassCellHead, self.cell_head)
         genes, species_slots = gene_slots(hidden_states, cell_lengths)
         tokens, shown, cell_of_gene = profile_slots(input_ids, values, attention_mask, cell_lengths)
-        if whole is None:
-            along, bag = head.read_profile(tokens, shown, species, cell_of_gene)
-        else:
-            along, bag = head.read_profile(*flat_slots(*whole, species))
+        along, bag = head.read_profile(*(whole or (tokens, shown, species, cell_of_gene)))
         states = genes[0] if cell_lengths is not None else genes.flatten(0, 1)
         if cell_lengths is None and attention_mask is not None:
             states = states[attention_mask.bool().flatten()]

@@ -61,8 +61,10 @@ def profile_slots(
 
 
 def flat_slots(
-    tokens: torch.Tensor, values: torch.Tensor, species: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    tokens: torch.Tensor | None, values: torch.Tensor | None, species: torch.Tensor
+) -> tuple[torch.Tensor, ...] | None:
     """Slots of (cells, genes) end to end with the cell of each, as `read_profile` takes them; padding has value 0."""
+    if tokens is None or values is None:
+        return None
     cell_of_gene = torch.arange(len(tokens), device=tokens.device).repeat_interleave(tokens.shape[1])
     return tokens.flatten(), values.flatten(), species, cell_of_gene
