@@ -24,6 +24,7 @@ VERBS = {
     "pretrain": "Pre-train a model from a corpus, from one YAML file.",
     "embed": "Write cell and gene embeddings into an AnnData file.",
     "finetune": "Fine-tune for cells or genes, with LoRA by default.",
+    "explain": "Which genes speak for what a model makes of a cell.",
     "annotate": "Label cells with a fine-tuned model or from a labelled reference.",
     "perturb": "Delete, over-express or knock down genes in silico; rank cell-fate regulators.",
     "grn": "Infer gene regulatory networks.",

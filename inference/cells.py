@@ -22,8 +22,6 @@ class Reading:
         Species of the cells, or an ``obs`` column that says it.
     gene_species
         Species of the gene names, where it is not the cells'.
-    counts
-        ``"auto"``, ``"X"``, ``"raw"`` or a layer.
     max_length
         Genes a cell.
     whole_cells
@@ -31,13 +29,12 @@ class Reading:
 
     Examples
     --------
-    >>> Reading("mouse").counts
-    'auto'
+    >>> Reading("mouse").max_length
+    2048
     """
 
     species: str
     gene_species: str | None = None
-    counts: str = "auto"
     max_length: int = 2048
     whole_cells: bool = False
 

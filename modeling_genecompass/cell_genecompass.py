@@ -99,12 +99,7 @@ class GeneCompassCellHead(nn.Module):
         cells = len(species)
         # float32 whatever the network computes in: a count of thousands has no bfloat16
         with torch.autocast(values.device.type, enabled=False):
-            counts = (torch.exp2(values.float().clamp(min=0)) - 1) * self.medians[species[cell_of_gene], tokens].float()
-            total = torch.zeros(cells, device=counts.device).index_add(0, cell_of_gene, counts)
-            share = counts / total.clamp(min=1e-6)[cell_of_gene]
-            weighted = torch.log1p(PER_CELL * share) * self.weights[tokens].float()
-            square = torch.zeros(cells, device=counts.device).index_add(0, cell_of_gene, weighted.square())
-            unit = weighted / square.clamp(min=1e-12).sqrt()[cell_of_gene]
+            unit, total = self.unit_profile(tokens, values, species, cell_of_gene)
             along = _sum_of(unit, self.axes, tokens, cell_of_gene, cells)
             centred = (along - self.axes_mean.float()) / self.axes_scale.float()
             along = torch.where((total > 0).unsqueeze(1), centred, torch.zeros_like(centred))
@@ -113,6 +108,18 @@ class GeneCompassCellHead(nn.Module):
             bag = _sum_of(unit, self.signs(), tokens, cell_of_gene, cells)
             length = bag.norm(dim=1, keepdim=True).clamp(min=1e-6)
             return along, bag * self.profile_columns**0.5 / length
+
+    def unit_profile(
+        self, tokens: torch.Tensor, values: torch.Tensor, species: torch.Tensor, cell_of_gene: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weighted log counts of each slot, of length 1 in each cell, (slots,), and counts of each cell, (cells,)."""
+        cells = len(species)
+        counts = (torch.exp2(values.float().clamp(min=0)) - 1) * self.medians[species[cell_of_gene], tokens].float()
+        total = torch.zeros(cells, device=counts.device).index_add(0, cell_of_gene, counts)
+        share = counts / total.clamp(min=1e-6)[cell_of_gene]
+        weighted = torch.log1p(PER_CELL * share) * self.weights[tokens].float()
+        square = torch.zeros(cells, device=counts.device).index_add(0, cell_of_gene, weighted.square())
+        return weighted / square.clamp(min=1e-12).sqrt()[cell_of_gene], total
 
     def signs(self) -> torch.Tensor:
         """The fixed random matrix, (vocab, cell_profile); made anew from its seed instead of being saved.

@@ -73,7 +73,7 @@ def address(folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = ["app", "--model", str(folder / "model"), "--port", str(port), "--sample", str(folder / "cells.h5ad")]
+    arguments = ["app", "--model", str(folder / "model"), "--port", str(port), str(folder / "cells.h5ad")]
     log = open(folder / "server.log", "w")  # noqa: SIM115 - lives as long as the server
     server = subprocess.Popen(
         [sys.executable, "-c", f"from genecompass.cli import main; main({arguments!r})"],

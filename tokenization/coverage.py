@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .cell_options import LEAST_COVERAGE
 from .errors import InputError
 from .gene_index import AMBIGUOUS, BY_ALIAS, BY_ID, BY_PREVIOUS, BY_SYMBOL, UNKNOWN
 
 _SHOWN = 10
-# of the counts: below the first nothing is done, below the second there is a warning
-LEAST_COVERAGE = 0.05
+# of the counts: below it there is a warning
 GOOD_COVERAGE = 0.5
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,8 @@ def judge(
         raise InputError(
             f"{source} ({counts_from}): known {report.species} genes hold {report.counts_kept:,.0f} of "
             f"{report.counts:,.0f} counts ({report.matched:,} of {report.genes:,} genes, for example not {unknown}); "
-            "name the column of var that holds gene ids or symbols, or check the species"
+            "check the species, name the column of var that holds ids or symbols with gene_column=..., or take them "
+            "all the same with min_coverage=0"
         )
     if say:
         level = logging.INFO if share >= GOOD_COVERAGE else logging.WARNING

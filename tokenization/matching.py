@@ -12,6 +12,7 @@ from .coverage import CoverageReport
 from .errors import InputError
 from .gene_index import BY_ALIAS, BY_ID, BY_PREVIOUS, BY_SYMBOL, id_family
 from .gene_table import GeneTable
+from .readers import CellSource
 
 # where files keep gene ids and symbols, besides the names of the variables
 ID_COLUMNS = ("ensembl_id", "gene_id", "gene_ids", "feature_id", "ensembl", "ensembl_gene_id", "Accession", "id")
@@ -132,6 +133,18 @@ def match_genes(
         species_index=cells,
         names=names,
         report=report,
+    )
+
+
+def match_columns(cells: CellSource, table: GeneTable, *, species: str, gene_species: str | None = None) -> GeneMatch:
+    """`match_genes` of an open file, as it was said when it was opened that its genes are named."""
+    return match_genes(
+        cells.var,
+        table,
+        species=species,
+        gene_species=gene_species,
+        column=cells.gene_column,
+        rescue_ids=cells.rescue_ids,
     )
 
 

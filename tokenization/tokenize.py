@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from .coverage import LEAST_COVERAGE, CoverageReport, judge
+from .cell_options import LEAST_COVERAGE
+from .coverage import CoverageReport, judge
 from .errors import InputError
 from .gene_table import GeneTable
-from .matching import GeneMatch, match_genes
+from .matching import GeneMatch, match_columns
 from .quality import QualityControl, measure_cells
 from .ranking import rank_cells
 from .readers import CellSource, open_cells
@@ -214,7 +215,7 @@ def iter_tokenized(
     seed: int = 0,
     allow_fractional: bool = False,
     block_rows: int = 4096,
-    least_coverage: float = LEAST_COVERAGE,
+    min_coverage: float = LEAST_COVERAGE,
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[TokenizedCells]:
@@ -226,15 +227,11 @@ def iter_tokenized(
         As for `tokenize_cells`.
     gene_species
         Species of the gene names, where it is not the cells' (mouse cells mapped to human orthologs).
-    gene_column
-        Column of ``var`` that holds ids or symbols; default: found by itself.
-    rescue_ids
-        Look genes whose id the vocabulary does not know up by symbol; see `match_genes`.
     max_length
         Genes kept per cell.
     whole_cells
         Keep all genes beside those, as models with a cell vector read them; see `TokenizedCells`.
-    counts, allow_fractional, block_rows
+    counts, gene_column, rescue_ids, allow_fractional, min_coverage, block_rows
         As for `open_cells`.
     quality
         ``"paper"``, ``"published_code"``, ``"none"`` or a `QualityControl`. Rules need a pass over the cells first.
@@ -247,8 +244,6 @@ def iter_tokenized(
         Scale each cell to this total first; None, as GeneCompass does it, takes counts as they are.
     keep_share, seed
         Thin counts first, as if cells had been sequenced less deeply; see `thin_counts`.
-    least_coverage
-        Share of the first block's counts that known genes must hold; 0 takes whatever is known.
     start, stop
         Rows to read.
 
@@ -266,11 +261,17 @@ def iter_tokenized(
         raise InputError(f"empty_cells={empty_cells!r}; choose one of {', '.join(EMPTY_CELLS)}")
     if max_length < 1:
         raise InputError(f"max_length is {max_length}; it must be at least 1")
-    cells = open_cells(source, counts=counts, block_rows=block_rows, allow_fractional=allow_fractional)
-    stop = cells.n_cells if stop is None else min(stop, cells.n_cells)
-    codes, matches = match_cells(
-        cells, table, species=species, gene_species=gene_species, gene_column=gene_column, rescue_ids=rescue_ids
+    cells = open_cells(
+        source,
+        counts=counts,
+        gene_column=gene_column,
+        rescue_ids=rescue_ids,
+        allow_fractional=allow_fractional,
+        min_coverage=min_coverage,
+        block_rows=block_rows,
     )
+    stop = cells.n_cells if stop is None else min(stop, cells.n_cells)
+    codes, matches = match_cells(cells, table, species=species, gene_species=gene_species)
     control = QualityControl.named(quality)
     report = TokenizationReport(
         cells.name,
@@ -286,7 +287,7 @@ def iter_tokenized(
         for code, match in enumerate(matches):
             _count_columns(match, block if len(matches) == 1 else block[codes[first : first + block.shape[0]] == code])
         if first == start:
-            judge_coverage(cells, matches, least_coverage, say=start == 0 and keep_share is None)
+            judge_coverage(cells, matches, say=start == 0 and keep_share is None)
         chosen = np.arange(block.shape[0]) if keep is None else np.flatnonzero(keep[first - start :][: block.shape[0]])
         kept = ALL_GENES if whole_cells else max_length
         part = _tokenize_block(block, chosen, first, codes, matches, kept, library_size, report)
@@ -304,8 +305,6 @@ def match_cells(
     *,
     species: str,
     gene_species: str | None = None,
-    gene_column: str | None = None,
-    rescue_ids: bool = False,
 ) -> tuple[npt.NDArray[np.int64], list[GeneMatch]]:
     """Species of every cell, and the gene match for each species that occurs.
 
@@ -328,19 +327,13 @@ def match_cells(
         column = cells.obs[species].astype(str).map(table.species_called)
         labels = list(column.unique())
         codes = np.asarray(column.map({label: i for i, label in enumerate(labels)}), dtype=np.int64)
-    matches = [
-        match_genes(
-            cells.var, table, species=label, gene_species=gene_species, column=gene_column, rescue_ids=rescue_ids
-        )
-        for label in labels
-    ]
-    return codes, matches
+    return codes, [match_columns(cells, table, species=label, gene_species=gene_species) for label in labels]
 
 
-def judge_coverage(cells: CellSource, matches: list[GeneMatch], least: float, *, say: bool) -> None:
+def judge_coverage(cells: CellSource, matches: list[GeneMatch], *, say: bool = True) -> None:
     """Say what was understood of the cells read so far; refuse cells of which next to nothing was."""
     for match in matches:
-        judge(match.report, source=cells.name, counts_from=cells.counts_from, least=least, say=say)
+        judge(match.report, source=cells.name, counts_from=cells.counts_from, least=cells.min_coverage, say=say)
 
 
 def _quality_pass(

@@ -83,7 +83,8 @@ def write_tokens(
         For bad input; nothing is left behind then, nor when the disk is full.
     """
     from joblib import Parallel, delayed
-    from tqdm import tqdm
+
+    from .progress import Progress
 
     if file_format not in FORMATS:
         raise InputError(f"file format {file_format!r}; choose one of {', '.join(FORMATS)}")
@@ -93,7 +94,7 @@ def write_tokens(
         folder.mkdir()
         tasks = list(_tasks(sources, folder, file_format, cells_per_shard, {**options, "max_length": max_length}))
         runs = Parallel(n_jobs=jobs, return_as="generator")(delayed(_write_shard)(task, table, pad) for task in tasks)
-        reports = list(tqdm(runs, total=len(tasks), desc="tokenize", unit="shard", disable=not progress))
+        reports = list(Progress(runs, total=len(tasks), desc="tokenize", unit="shard", disable=not progress))
         summary = _merge(tasks, reports)
         _number_shards(tasks, folder, file_format, _features(max_length, pad) if file_format == "arrow" else None)
         table.write(folder / "genes.tsv.gz")

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from genecompass.tokenization.manifest import check_manifest
-from tqdm import tqdm
+from genecompass.tokenization.progress import Progress
 
 from .catalogue import Corpus, Shard
 from .duplicates import find_duplicates
@@ -80,7 +80,7 @@ def verify(folder: str | os.PathLike[str], *, duplicates: bool = True) -> Verify
     damaged = {problem.split(":")[0] for problem in report.problems}
     axis_sizes = {name: corpus.manifest["species"][name]["genes"] for name in corpus.species}
     names: list[pd.Series] = []
-    for shard in tqdm(corpus.shards, desc="checking shards", disable=None, delay=1):
+    for shard in Progress(corpus.shards, desc="checking shards"):
         if shard.path in damaged:
             continue
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import joblib
 from genecompass.tokenization.errors import InputError
-from tqdm import tqdm
+from genecompass.tokenization.progress import Progress
 
 ENGINES = ("loky", "dask", "ray", "sequential")
 
@@ -63,7 +63,7 @@ def engine(name: str = "loky", *, jobs: int = 1, address: str | None = None) -> 
         def run(function: Callable[[Any], Any], items: Iterable[Any], label: str) -> list[Any]:
             todo = list(items)
             results = joblib.Parallel(return_as=return_as)(joblib.delayed(function)(item) for item in todo)
-            return list(tqdm(results, total=len(todo), desc=label, disable=None, delay=1))
+            return list(Progress(results, total=len(todo), desc=label))
 
         yield run
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from genecompass.tokenization.files import atomic_path
-from tqdm import tqdm
+from genecompass.tokenization.progress import Progress
 
 from .catalogue import Corpus
 
@@ -97,7 +97,7 @@ def _read_through(
     histogram = np.zeros(len(LENGTH_BINS) - 1, dtype=np.int64)
     counts, detected = np.zeros(n_genes), np.zeros(n_genes, dtype=np.int64)
     shards = [shard for shard in corpus.shards if shard.species == species]
-    for shard in tqdm(shards, desc=f"reading {species}", disable=None, delay=1):
+    for shard in Progress(shards, desc=f"reading {species}"):
         for row_group in range(corpus.n_row_groups(shard)):
             table = corpus.read(shard, row_group, ["genes", "counts"])
             lists = table["genes"].combine_chunks()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import scipy.sparse as sp
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.readers import CellOptions
 from .cell_spool import CellSpool, Transform
 from .correlation import CorrelationSettings, correlated_pairs
 from .gene2vec import Gene2VecSettings, Pairs, vectors_of_all_species
@@ -67,15 +68,15 @@ def cells_of_file(
     species: str,
     *,
     gene_species: str | None = None,
-    counts: str = "auto",
     name: str | None = None,
+    **reading: Unpack[CellOptions],
 ) -> CellsOf:
     """Cells of a file or AnnData object, see `genecompass.tokenization.readers.open_cells`."""
-    from ...tokenization.matching import match_genes
+    from ...tokenization.matching import match_columns
     from ...tokenization.readers import open_cells
 
-    cells = open_cells(source, counts=counts)
-    matched = match_genes(cells.var, table, species=species, gene_species=gene_species)
+    cells = open_cells(source, **reading)
+    matched = match_columns(cells, table, species=species, gene_species=gene_species)
     is_file = isinstance(source, str | os.PathLike) and Path(source).is_file()
     record = source_record(source) if is_file else {"file": cells.name}
     return CellsOf(

@@ -4,18 +4,18 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.profile import gene_weights
+from ...tokenization.progress import Progress
 from ...tokenization.ranking import merge_shared_tokens
-from ...tokenization.readers import open_cells
+from ...tokenization.readers import CellOptions, open_cells
 from ...tokenization.tokenize import match_cells
 
 # counts below this are tallied in a dense table (genes x counts); larger and fractional ones as sorted pairs
@@ -156,11 +156,8 @@ def gene_statistics(
     *,
     state: str | os.PathLike[str] | None = None,
     gene_species: str | None = None,
-    gene_column: str | None = None,
-    rescue_ids: bool = False,
-    counts: str = "auto",
-    allow_fractional: bool = False,
     progress: bool = False,
+    **reading: Unpack[CellOptions],
 ) -> GeneStatistics:
     """Exact non-zero median count and weight of every gene of a vocabulary.
 
@@ -172,10 +169,12 @@ def gene_statistics(
         The vocabulary. Each gene has its own median, also where it takes a homolog's token.
     state
         A ``.npz`` file that keeps the tally after every file: a run that was interrupted goes on from there.
-    gene_species, gene_column, rescue_ids, counts, allow_fractional
+    gene_species
         As for `iter_tokenized`.
     progress
         Show a progress bar.
+    **reading
+        How files are read: `CellOptions`.
 
     Returns
     -------
@@ -194,14 +193,12 @@ def gene_statistics(
     tally = CountTally(table.vocab_size)
     if state is not None and Path(state).exists():
         tally, done = CountTally.load(state, table.vocab_size)
-    for source, species in tqdm(list(sources), desc="medians", unit="file", disable=not progress):
+    for source, species in Progress(list(sources), desc="medians", unit="file", disable=not progress):
         name = _identity(source, species)
         if name in done:
             continue
-        cells = open_cells(source, counts=counts, allow_fractional=allow_fractional)
-        codes, matches = match_cells(
-            cells, table, species=species, gene_species=gene_species, gene_column=gene_column, rescue_ids=rescue_ids
-        )
+        cells = open_cells(source, **reading)
+        codes, matches = match_cells(cells, table, species=species, gene_species=gene_species)
         expressed = [np.zeros(table.vocab_size, dtype=np.int64) for _ in matches]
         for first, block in cells.blocks():
             for code, match in enumerate(matches):

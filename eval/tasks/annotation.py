@@ -105,6 +105,8 @@ class Budget:
     pooling
         What embeddings are taken from: ``"mean"`` over the genes or ``"species"``, the slot. Fine-tuned heads read
         what the checkpoint's ``classifier_pooling`` says.
+    device
+        Where the model runs: a GPU where there is one by default.
     """
 
     max_steps: int | None = 150
@@ -113,6 +115,7 @@ class Budget:
     patience: int | None = None
     learning_rates: dict[str, float] = field(default_factory=dict)
     pooling: str = "mean"
+    device: str | None = None
 
 
 def run_annotation(
@@ -257,7 +260,7 @@ class _Runner:
             patience=budget.patience,
             learning_rate=budget.learning_rates.get(method),
             seed=seed,
-            device=None,
+            device=budget.device,
         )
         result = fit_cells(
             self.model,
@@ -320,7 +323,7 @@ class _Runner:
     def network(self) -> Any:
         """The encoder, loaded once."""
         if self._network is None:
-            self._network, _ = load_checkpoint(self.model, fold=True)
+            self._network, _ = load_checkpoint(self.model, device=self.budget.device, fold=True)
         return self._network
 
     def _embedding(self, cells: LabelledCells, kind: str) -> tuple[Any, float]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ...tokenization.devices import check_device
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.readers import open_cells
 from ...tokenization.sources import resolve
 from ...training.finetuning.finetune import read_gene_labels
 from ...training.finetuning.fit import FinetuneOptions
@@ -61,6 +63,7 @@ class BenchmarkSettings:
         learning_rates: Sequence[str],
         pooling: str,
         figures: bool,
+        device: str | None = None,
     ) -> "BenchmarkSettings":
         """Read what was typed on the command line.
 
@@ -75,7 +78,7 @@ class BenchmarkSettings:
             rates = {name: float(rate) for name, _, rate in (text.partition("=") for text in learning_rates)}
         except ValueError as error:
             raise InputError(f"not a number in --seeds, --cells-per-class or --learning-rate: {error}") from error
-        budget = Budget(max_steps, epochs, batch_size, learning_rates=rates, pooling=pooling)
+        budget = Budget(max_steps, epochs, batch_size, learning_rates=rates, pooling=pooling, device=device)
         return cls(choose(methods, METHODS), numbers, points, max_length, budget, figures)
 
 
@@ -97,12 +100,12 @@ def choose(wanted: str | None, known: Sequence[str]) -> tuple[str, ...]:
 
 
 def benchmark_annotation(
-    data: PathLike,
+    data: Any,
     model: PathLike,
     output: PathLike,
     *,
     species: str,
-    test: PathLike | None = None,
+    test: Any = None,
     split_by: str | None = None,
     folds: int = 5,
     fold_seed: int = 0,
@@ -121,6 +124,7 @@ def benchmark_annotation(
     """
     settings = settings or BenchmarkSettings()
     folder = resolve(model)
+    check_device(settings.budget.device)
     table = GeneTable.read(folder)
     options: dict[str, Any] = {"label": label, "species": species, "gene_species": gene_species}
     options |= _reading(folder, settings.max_length)
@@ -138,7 +142,7 @@ def benchmark_annotation(
 
 
 def benchmark_cross_species(
-    data: PathLike,
+    data: Any,
     model: PathLike,
     output: PathLike,
     *,
@@ -152,6 +156,7 @@ def benchmark_cross_species(
     """Annotation from each species to each other one in a file; baselines see the same homolog-mapped genes."""
     settings = settings or BenchmarkSettings()
     folder = resolve(model)
+    check_device(settings.budget.device)
     table = GeneTable.read(folder)
     cells = read_labelled(
         data,
@@ -164,7 +169,7 @@ def benchmark_cross_species(
     )
     kinds = list(np.unique(cells.species))
     if len(kinds) < 2:
-        raise InputError(f"{data}: {species_column!r} names one species only ({kinds[0]}); give cells of two")
+        raise InputError(f"{cells.name}: {species_column!r} names one species only ({kinds[0]}); give cells of two")
     parts = {kind: cells.take(np.flatnonzero(cells.species == kind)) for kind in kinds}
     splits = [
         AnnotationSplit(f"{name or cells.name}: {a} to {b}", parts[a], parts[b], align="center")
@@ -199,9 +204,6 @@ def _run_and_report(
 
     from ..report import write_annotation_report
 
-    # Adam's squares of tiny gradients fall below 1e-38, where a CPU computes many times slower for nothing
-    torch.set_flush_denormal(True)
-
     def tell(record: dict[str, Any]) -> None:
         if echo is not None:
             echo(
@@ -209,22 +211,27 @@ def _run_and_report(
                 f"{record['seed']} | {record['method']}: macro-F1 {record['macro_f1']:.3f} ({record['seconds']:.1f} s)"
             )
 
-    records = run_annotation(
-        splits,
-        folder,
-        output,
-        methods=settings.methods,
-        seeds=settings.seeds,
-        cells_per_class=settings.cells_per_class,
-        budget=settings.budget,
-        report=tell,
-    )
+    # Adam's squares of tiny gradients fall below 1e-38, where a CPU computes many times slower for nothing
+    torch.set_flush_denormal(True)
+    try:
+        records = run_annotation(
+            splits,
+            folder,
+            output,
+            methods=settings.methods,
+            seeds=settings.seeds,
+            cells_per_class=settings.cells_per_class,
+            budget=settings.budget,
+            report=tell,
+        )
+    finally:
+        torch.set_flush_denormal(False)
     write_annotation_report(records, output, task=task, model=folder.name, figures=settings.figures)
     return (Path(output) / f"{task}.txt").read_text(encoding="utf-8")
 
 
 def benchmark_gene_classification(
-    data: PathLike,
+    data: Any,
     labels: PathLike,
     model: PathLike,
     output: PathLike,
@@ -237,6 +244,7 @@ def benchmark_gene_classification(
     max_cells: int = 600,
     max_length: int = 2048,
     max_steps: int = 60,
+    device: str | None = None,
     cell_seed: int = 0,
     echo: Echo | None = None,
 ) -> str:
@@ -244,12 +252,14 @@ def benchmark_gene_classification(
     from ..report import write_simple_report
 
     folder = resolve(model)
+    check_device(device)
+    cells = open_cells(data)
     task = gene_classification.read_gene_task(
         read_gene_labels(labels),
-        data,
+        cells,
         GeneTable.read(folder),
         species=species,
-        name=f"{Path(labels).stem} in {Path(data).stem}",
+        name=f"{Path(labels).stem} in {Path(cells.name).stem}",
         max_length=_length(folder, max_length),
         max_cells=max_cells,
         seed=cell_seed,
@@ -269,6 +279,7 @@ def benchmark_gene_classification(
         folds=folds,
         folds_by=folds_by,
         max_steps=max_steps,
+        device=device,
         output=output,
         report=None if echo is None else lambda r: echo(f"seed {r['seed']} | {r['method']}: AUROC {r['auroc']:.3f}"),
     )
@@ -282,7 +293,7 @@ def benchmark_gene_classification(
 
 
 def benchmark_zero_shot(
-    data: Sequence[PathLike],
+    data: Sequence[Any],
     model: PathLike,
     output: PathLike,
     *,
@@ -294,12 +305,14 @@ def benchmark_zero_shot(
     seeds: Sequence[int] = (0, 1, 2),
     scib: bool = True,
     figures: bool = True,
+    device: str | None = None,
     echo: Echo | None = None,
 ) -> str:
     """Embeddings without training; writes ``zero-shot.json`` and UMAPs, gives the table."""
     from ..report import write_simple_report
 
     folder = resolve(model)
+    check_device(device)
     table = GeneTable.read(folder)
     options: dict[str, Any] = {"label": label, "species": species, "gene_species": gene_species, "group": batch}
     parts = [read_labelled(path, table, **_reading(folder, max_length), **options) for path in data]
@@ -309,6 +322,7 @@ def benchmark_zero_shot(
         folder,
         seeds=seeds,
         scib=scib,
+        device=device,
         report=None
         if echo is None
         else lambda r: echo(f"seed {r['seed']} | {r['method']}: neighbour agreement {r['neighbour_agreement']:.3f}"),
@@ -319,7 +333,8 @@ def benchmark_zero_shot(
         panels: dict[str, Any] = {"label": cells.labels}
         panels |= {"species": cells.species} if len(np.unique(cells.species)) > 1 else {}
         panels |= {"batch": cells.groups} if cells.groups is not None and len(np.unique(cells.groups)) > 1 else {}
-        for method in (zero_shot.PCA_ROW, "GeneCompass mean over genes"):
+        ours = next(method for method in zero_shot.OURS if method in embeddings)
+        for method in (zero_shot.PCA_ROW, ours):
             stem = "".join(letter if letter.isalnum() else "_" for letter in method).lower()
             plot_umap(embeddings[method], panels, Path(output) / "figures" / f"umap_{stem}", title=method)
     metrics = ("neighbour_agreement", "nmi_kmeans", "ari_kmeans", "silhouette_label", "silhouette_batch", "ilisi")

@@ -88,7 +88,7 @@ class GeneTask:
 
 def read_gene_task(
     gene_labels: dict[str, str],
-    cells: str | os.PathLike[str],
+    cells: Any,
     table: GeneTable,
     *,
     species: str,
@@ -137,6 +137,7 @@ def run_gene_classification(
     folds: int = 5,
     folds_by: FoldsBy = "family",
     max_steps: int = 60,
+    device: str | None = None,
     output: str | os.PathLike[str] | None = None,
     report: Any = None,
 ) -> list[dict[str, Any]]:
@@ -147,6 +148,8 @@ def run_gene_classification(
     folds_by
         ``"family"``: families by name (`baselines.genes.families_by_name`) stay together; ``"gene"``: genes are drawn
         one by one, as published benchmarks do, and relatives stand on both sides.
+    device
+        Where the model runs: a GPU where there is one by default.
 
     Returns
     -------
@@ -175,7 +178,7 @@ def run_gene_classification(
                     run = json.loads(path.read_text(encoding="utf-8"))
                 else:
                     begin = time.perf_counter()
-                    own = _scores(task, Path(model), method, train, test, seed, max_steps, embeddings)
+                    own = _scores(task, Path(model), method, train, test, seed, max_steps, device, embeddings)
                     run = {"scores": own.tolist(), "seconds": round(time.perf_counter() - begin, 3)}
                     if path is not None:
                         write_json(path, run)
@@ -211,23 +214,23 @@ def _folds(
     if len(set(families)) < 2 * folds:
         raise InputError(
             f"{task.name}: {len(set(families))} gene families by name are too few for {folds} folds; "
-            "use --folds-by gene"
+            "use folds_by='gene'"
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     pairs = list(splitter.split(codes, codes, families))
     if any(len(set(codes[train].tolist())) < 2 for train, _ in pairs):
-        raise InputError(f"{task.name}: one family holds nearly all genes of a class; use --folds-by gene")
+        raise InputError(f"{task.name}: one family holds nearly all genes of a class; use folds_by='gene'")
     return pairs
 
 
 def _prior_methods(model: Path) -> list[str]:
-    network, _ = load_checkpoint(model)
+    network, _ = load_checkpoint(model, device="cpu")
     return [f"prior {name}, logistic regression" for name in network.config.priors]
 
 
 def _prior_features(task: GeneTask, model: Path, name: str) -> npt.NDArray[np.float64]:
     """A frozen table's rows of the labelled genes, and whether the table knows them."""
-    network, _ = load_checkpoint(model)
+    network, _ = load_checkpoint(model, device="cpu")
     embeddings: Any = network.base_model.embeddings
     species = int(task.tokenized.species[0])
     rows = embeddings.prior_rows[species][torch.from_numpy(task.tokens.astype(np.int64))]
@@ -248,6 +251,7 @@ def _scores(
     test: npt.NDArray[np.int64],
     seed: int,
     max_steps: int,
+    device: str | None,
     embeddings: dict[str, npt.NDArray[Any]],
 ) -> npt.NDArray[np.float64]:
     codes = task.labels.codes
@@ -269,25 +273,28 @@ def _scores(
     if method in (FROZEN, SCRATCH_EMBEDDING):
         key = method if method == FROZEN else f"{method} {seed}"
         if key not in embeddings:
-            embeddings[key] = _gene_embedding(task, model, None if method == FROZEN else seed)
+            embeddings[key] = _gene_embedding(task, model, None if method == FROZEN else seed, device)
         return linear_scores(embeddings[key][train], codes[train], embeddings[key][test])
     labels = Labels(codes[train], task.labels.names, {})
-    options = FinetuneOptions(method=TRAINED[method], seed=seed, max_steps=max_steps, epochs=10)
+    options = FinetuneOptions(method=TRAINED[method], seed=seed, max_steps=max_steps, epochs=10, device=device)
     result = fit_genes(model, task.tokenized, task.tokens[train], labels, vocab_size=task.vocab_size, options=options)
     logits = gene_logits(result.model, task.tokenized, task.tokens[test], task.vocab_size)
     return logits[:, 1] - logits[:, 0]
 
 
-def _gene_embedding(task: GeneTask, model: Path, untrained_seed: int | None) -> npt.NDArray[np.float32]:
+def _gene_embedding(
+    task: GeneTask, model: Path, untrained_seed: int | None, device: str | None
+) -> npt.NDArray[np.float32]:
     """States of the labelled genes, averaged by gene over cells; of random weights where a seed is given."""
-    network, _ = load_checkpoint(model)
+    network, _ = load_checkpoint(model, device=device)
     if untrained_seed is not None:
         torch.manual_seed(untrained_seed)
         fresh = type(network)(network.config)
         buffers = dict(network.named_buffers())
         for name, buffer in fresh.named_buffers():
             buffer.copy_(buffers[name])
-        network = fresh.eval()
+        untrained: Any = fresh
+        network = untrained.to(network.device).eval()
     means = GeneMeans(task.vocab_size, network.config.hidden_size)
     encode_cells(network, task.tokenized, gene_means=means)
     return means.means()[task.tokens]

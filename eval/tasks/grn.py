@@ -160,6 +160,7 @@ def beeline_cells(
     references: Mapping[str, str | os.PathLike[str]],
     *,
     species: str,
+    gene_species: str | None = None,
     model: Any = None,
     processor: Any = None,
     gene_table: GeneTable | None = None,
@@ -200,7 +201,7 @@ def beeline_cells(
         gene_table = gene_table_of(processor)
     if gene_table is None:
         raise InputError("give a model or a gene_table")
-    taken = take_cells(adata, gene_table, species=species, cells=cells, max_cells=max_cells)
+    taken = take_cells(adata, gene_table, species=species, gene_species=gene_species, cells=cells, max_cells=max_cells)
     rows, columns = network_genes(taken, regulators=regulators, n_variable=n_variable, min_share=min_share)
     genes = [str(taken.names[c]).upper() for c in columns]
     factors = [str(taken.names[c]).upper() for c in rows]
@@ -219,6 +220,7 @@ def beeline_cells(
                     [str(taken.names[c]) for c in rows],
                     cast(Any, method),
                     species=species,
+                    gene_species=gene_species,
                     targets=[str(taken.names[c]) for c in columns],
                     cells=taken.rows,
                     gene_table=gene_table,

@@ -1,6 +1,5 @@
 """Labelled cells prepared once: tokens for the model, counts in the same genes for the baselines, splits for all."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +69,7 @@ class LabelledCells:
 
 
 def read_labelled(
-    path: str | os.PathLike[str],
+    path: Any,
     table: GeneTable,
     *,
     label: str,
@@ -87,7 +86,7 @@ def read_labelled(
     Parameters
     ----------
     path
-        Any file that `open_cells` reads, with raw counts.
+        Any file or cells that `open_cells` reads, with raw counts.
     table
         Vocabulary of the model.
     label

@@ -90,6 +90,7 @@ def benchmark_deletions(
     targets: dict[str, set[str]],
     *,
     species: str,
+    gene_species: str | None = None,
     factors: Sequence[str] | None = None,
     processor: Any = None,
     ks: Sequence[int] = (10, 20, 50),
@@ -99,6 +100,9 @@ def benchmark_deletions(
     max_cells: int | None = None,
     n_null: int = 30,
     max_factors: int = 20,
+    device: str | None = None,
+    max_tokens: int = 16384,
+    bf16: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> DeletionBenchmark:
@@ -117,9 +121,14 @@ def benchmark_deletions(
         Lengths of the list.
     min_targets
         Factors with fewer known targets among the candidates are left out.
+    device, max_tokens, bf16
+        As for `perturb`.
     """
-    _, processor = load_checkpoint(model, processor=processor)
-    taken = take_cells(adata, gene_table_of(processor), species=species, cells=cells, max_cells=max_cells, seed=seed)
+    _, processor = load_checkpoint(model, processor=processor, device=device)
+    taken = take_cells(
+        adata, gene_table_of(processor), species=species, gene_species=gene_species, cells=cells, max_cells=max_cells,
+        seed=seed,
+    )  # fmt: skip
     columns = taken.expressed(min_cells)
     names = [str(taken.names[c]) for c in columns]
     here, absent = measured_genes(factors if factors is not None else list(targets), taken)
@@ -130,8 +139,9 @@ def benchmark_deletions(
     usable = usable[:max_factors]
     expression = log_expression(taken, columns)
     result = perturb(
-        adata, model, usable, species=species, processor=processor, cells=taken.rows, targets=names, n_null=n_null,
-        min_cells=3, seed=seed, progress=progress,
+        adata, model, usable, species=species, gene_species=gene_species, processor=processor, cells=taken.rows,
+        targets=names, n_null=n_null, min_cells=3, device=device, max_tokens=max_tokens, bf16=bf16, seed=seed,
+        progress=progress,
     )  # fmt: skip
     assert result.genes is not None
     shifts = result.genes.query("readout == 'gene_cosine'")

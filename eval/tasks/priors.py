@@ -233,7 +233,7 @@ def evidence_over_species(
     files: Sequence[str],
     *,
     ignore_case: bool = False,
-    seeds: int = 3,
+    seeds: Sequence[int] = (0, 1, 2),
     resamples: int = 200,
 ) -> pd.DataFrame:
     """`recover_evidence` for ``SPECIES=FILE`` edge lists; columns as from `benchmark_priors`."""
@@ -243,7 +243,7 @@ def evidence_over_species(
         if not equals:
             raise InputError(f"evidence {item!r}: write SPECIES=FILE")
         edges, _ = read_edges([NetworkSource(path, species, ignore_case=ignore_case)], table)
-        for seed in range(seeds):
+        for seed in seeds:
             scored = recover_evidence(prior, edge_pairs(edges[species]), seed=seed, resamples=resamples)
             scored.insert(0, "prior", f"{prior.name} on {Path(path).name.split('.')[0]}")
             scored.insert(1, "species", species)

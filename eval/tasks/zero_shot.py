@@ -11,21 +11,34 @@ import numpy.typing as npt
 import torch
 from sklearn.decomposition import PCA
 
-from ...inference.checkpoint import load_checkpoint
+from ...inference.checkpoint import gene_table_of, load_checkpoint
 from ...inference.embedding.encode import encode_cells
+from ...inference.embedding.pooling import Pooling
 from ..baselines.annotation import log_counts
 from ..metrics import neighbour_agreement, scib_scores
 from .labelled_cells import LabelledCells
 
 PCA_ROW = "PCA of log counts"
 UNTRAINED = "GeneCompass untrained"
-OURS = {"GeneCompass mean over genes": "mean", "GeneCompass species token": "species", "GeneCompass both": "both"}
+# what `Pooling` calls each; a checkpoint has the first two if it was trained with a cell vector
+OURS = {
+    "GeneCompass cell vector": "cell",
+    "GeneCompass fixed profile": "profile",
+    "GeneCompass mean over genes": "mean",
+    "GeneCompass species token": "species",
+    "GeneCompass both": "both",
+}
 METHODS = (PCA_ROW, UNTRAINED, *OURS)
 _COMPONENTS = 50
 
 
 def embeddings_of(
-    cells: LabelledCells, model: str | os.PathLike[str], *, methods: Sequence[str] = METHODS, seed: int = 0
+    cells: LabelledCells,
+    model: str | os.PathLike[str],
+    *,
+    methods: Sequence[str] = METHODS,
+    seed: int = 0,
+    device: str | None = None,
 ) -> dict[str, tuple[npt.NDArray[np.floating], float]]:
     """Embedding by each method, with seconds.
 
@@ -36,13 +49,18 @@ def embeddings_of(
     model
         Checkpoint.
     methods
-        Names out of `METHODS`.
+        Names out of `METHODS`; what the checkpoint does not have is left out.
     seed
         Of PCA and of the untrained weights.
+    device
+        Where the model runs: a GPU where there is one by default.
     """
-    network, _ = load_checkpoint(Path(model))
+    network, processor = load_checkpoint(Path(model), device=device)
+    table = gene_table_of(processor)
     found: dict[str, tuple[npt.NDArray[np.floating], float]] = {}
     for method in methods:
+        if OURS.get(method) in ("cell", "profile") and not network.config.cell_size:
+            continue
         begin = time.perf_counter()
         points: npt.NDArray[np.floating]
         if method == PCA_ROW:
@@ -59,7 +77,7 @@ def embeddings_of(
                 buffer.copy_(buffers[name])
             points = encode_cells(fresh, cells.tokenized, pooling="mean")
         else:
-            points = encode_cells(network, cells.tokenized, pooling=OURS[method])
+            points = Pooling.choose(OURS[method], network.config).embed(network, cells.tokenized, table)
         found[method] = (points, round(time.perf_counter() - begin, 3))
     return found
 
@@ -72,13 +90,14 @@ def run_zero_shot(
     methods: Sequence[str] = METHODS,
     seeds: Sequence[int] = (0,),
     scib: bool = True,
+    device: str | None = None,
     report: Any = None,
 ) -> tuple[list[dict[str, Any]], dict[str, npt.NDArray[np.floating]]]:
     """Score the embeddings.
 
     Parameters
     ----------
-    cells, model, methods
+    cells, model, methods, device
         As for `embeddings_of`.
     batches
         Batch by cell, for the mixing scores; the cells' own groups where None.
@@ -96,7 +115,7 @@ def run_zero_shot(
     records: list[dict[str, Any]] = []
     kept: dict[str, npt.NDArray[np.floating]] = {}
     for seed in seeds:
-        for method, (points, seconds) in embeddings_of(cells, model, methods=methods, seed=seed).items():
+        for method, (points, seconds) in embeddings_of(cells, model, methods=methods, seed=seed, device=device).items():
             kept.setdefault(method, points)
             scores = {"neighbour_agreement": neighbour_agreement(points, cells.labels)}
             if scib:

@@ -5,19 +5,30 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import OUTPUT
+
+app = new_app()
 
 
-@app.command(epilog="Example: genecompass app --model runs/tiny --sample pbmc.h5ad")
+@command(app, example="genecompass app demo_output/cells.h5ad --model demo_output/checkpoint")
 def explore(
-    model: Annotated[str, typer.Option(help="Checkpoint or adapter: folder or owner/name[@revision].")],
-    sample: Annotated[list[Path] | None, typer.Option(help=".h5ad to offer; give it once per file.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Checkpoint or adapter: folder or owner/name[@revision].", rich_help_panel="Model")
+    ],
+    sample: Annotated[list[Path] | None, typer.Argument(metavar="[INPUT...]", help=".h5ad files to offer.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Port; the first free one from 7860 by default.")] = None,
     browser: Annotated[bool, typer.Option("--browser", help="Open a browser as well.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of every draw.", rich_help_panel="Statistics")] = 0,
     space: Annotated[
-        Path | None, typer.Option(help="Write a folder to push as a Hub Space, instead of serving.")
+        Path | None,
+        typer.Option(
+            "--space",
+            *OUTPUT,
+            help="Write a folder to push as a Hub Space, instead of serving.",
+            rich_help_panel="Output",
+        ),
     ] = None,
 ) -> None:
     """Serve a page: coverage, map, groups with scores, top genes, one in-silico deletion."""

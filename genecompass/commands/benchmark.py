@@ -2,8 +2,7 @@
 
 from typing import ClassVar
 
-import typer
-
+from genecompass.commands.grammar import new_app
 from genecompass.lazy import LazyGroup
 
 
@@ -21,15 +20,7 @@ class _Benchmarks(LazyGroup):
     modules: ClassVar[str] = "genecompass.commands.benchmark_{}"
 
 
-app = typer.Typer(
+app = new_app(
+    "Benchmarks: the same splits for the model and for simple baselines, several seeds, no choice on test data.",
     cls=_Benchmarks,
-    help="Benchmarks: the same splits for the model and for simple baselines, several seeds, no choice on test data.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
 )
-
-
-@app.callback()
-def _root() -> None:
-    pass

@@ -1,64 +1,46 @@
 """``genecompass benchmark cross-species``: annotation from one species to another, with baselines."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.benchmark_options import BudgetOptions
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import CellOptions, Input, ModelOptions, OutputFolder
+
+app = new_app()
 
 
-@app.command(
-    epilog="Example: genecompass benchmark cross-species --data baron_both.h5ad --species organism "
-    "--gene-species human --model runs/tiny -o results"
+@command(
+    app,
+    example="genecompass benchmark cross-species baron_both.h5ad --model demo_output/checkpoint --species organism "
+    "--gene-species human -o cross",
 )
 def cross_species(
-    data: Annotated[Path, typer.Option(help="Labelled cells of two species.")],
-    model: Annotated[str, typer.Option(help="Pre-trained checkpoint.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for JSON, table and figures.")],
-    species: Annotated[str, typer.Option(help="obs column that says the species.")] = "organism",
-    label: Annotated[str, typer.Option(help="obs column of labels.")] = "cell_type",
-    gene_species: Annotated[
-        str | None,
-        typer.Option(help="Species of the gene names where all cells share them, as after mapping orthologs."),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the data set in tables.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Parts of method names, by comma; all by default.")] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, by comma.")] = "0,1,2",
-    cells_per_class: Annotated[str, typer.Option(help="Labelled cells a class, by comma.")] = "5,10,25,all",
-    max_length: Annotated[int, typer.Option(help="Genes a cell for the model.")] = 512,
-    max_steps: Annotated[int, typer.Option(help="Training steps a run at most.")] = 150,
-    epochs: Annotated[float, typer.Option(help="Epochs a run at most.")] = 30,
-    batch_size: Annotated[int, typer.Option(help="Cells a step.")] = 16,
-    learning_rate: Annotated[list[str] | None, typer.Option(help="method=rate; once a method.")] = None,
-    pooling: Annotated[str, typer.Option(help="What embeddings are taken from: mean or species.")] = "mean",
-    figures: Annotated[bool, typer.Option(help="Draw figures.")] = True,
+    source: Input,
+    model: ModelOptions,
+    cells: CellOptions,
+    output: OutputFolder,
+    budget: BudgetOptions,
+    label: Annotated[str, typer.Option(help="obs column of labels.", rich_help_panel="Cells")] = "cell_type",
+    name: Annotated[str | None, typer.Option(help="Name of the data set in tables.", rich_help_panel="Output")] = None,
 ) -> None:
-    """Train on each species, test on the other; baselines see the same homolog-mapped genes. Seeds: --seeds."""
-    from genecompass.eval.tasks.benchmarks import BenchmarkSettings, benchmark_cross_species
+    """Train on each species, test on the other; baselines see the same homolog-mapped genes.
 
-    settings = BenchmarkSettings.parse(
-        methods=methods,
-        seeds=seeds,
-        cells_per_class=cells_per_class,
-        max_length=max_length,
-        max_steps=max_steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rates=learning_rate or [],
-        pooling=pooling,
-        figures=figures,
-    )
+    --species is the obs column that says whose cell it is.
+    """
+    from genecompass.eval.tasks.benchmarks import benchmark_cross_species
+
     typer.echo(
         benchmark_cross_species(
-            data,
-            model,
+            cells.open(source),
+            model.model,
             output,
-            species_column=species,
+            species_column=cells.species,
+            gene_species=cells.gene_species,
             label=label,
-            gene_species=gene_species,
             name=name,
-            settings=settings,
+            settings=budget.settings(model.device),
             echo=typer.echo,
         )
     )

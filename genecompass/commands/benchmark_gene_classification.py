@@ -1,51 +1,70 @@
 """``genecompass benchmark gene-classification``: gene labels in gene-level folds, with baselines."""
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import CellOptions, Input, ModelOptions, OutputFolder, Seeds, parse_seeds
+
+app = new_app()
 
 
-@app.command(
-    epilog="Example: genecompass benchmark gene-classification --data pbmc.h5ad --labels dosage_sensitive_tfs.csv "
-    "--model runs/tiny --species human -o results"
+@command(
+    app,
+    example="genecompass benchmark gene-classification demo_output/cells.h5ad --labels dosage_sensitive_tfs.csv "
+    "--model demo_output/checkpoint --species human -o dosage",
 )
 def gene_classification(
-    data: Annotated[Path, typer.Option(help="Cells that serve as context, with raw counts.")],
+    source: Input,
     labels: Annotated[
-        Path, typer.Option(help="CSV: columns gene,label; or one column of genes for each of two labels.")
+        Path,
+        typer.Option(help="CSV: columns gene,label; or one column of genes a label.", rich_help_panel="Cells"),
     ],
-    model: Annotated[str, typer.Option(help="Pre-trained checkpoint.")],
-    species: Annotated[str, typer.Option(help="Species of the cells.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for JSON and table.")],
-    methods: Annotated[str | None, typer.Option(help="Parts of method names, by comma; all by default.")] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, by comma.")] = "0,1,2",
-    folds: Annotated[int, typer.Option(help="Folds.")] = 5,
-    folds_by: Annotated[str, typer.Option(help="Kept together in folds: family (by name), or gene.")] = "family",
-    max_cells: Annotated[int, typer.Option(help="Cells drawn at random.")] = 600,
-    max_length: Annotated[int, typer.Option(help="Genes a cell for the model.")] = 2048,
-    max_steps: Annotated[int, typer.Option(help="Training steps a run at most.")] = 60,
-    seed: Annotated[int, typer.Option(help="Of the cells drawn.")] = 0,
+    model: ModelOptions,
+    cells: CellOptions,
+    output: OutputFolder,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,...", help="Parts of method names; all by default.", rich_help_panel="Statistics"
+        ),
+    ] = None,
+    seeds: Seeds = "0,1,2",
+    folds: Annotated[int, typer.Option(min=2, help="Folds.", rich_help_panel="Statistics")] = 5,
+    folds_by: Annotated[
+        Literal["family", "gene"],
+        typer.Option(help="Kept together in folds: family (by name), or gene.", rich_help_panel="Statistics"),
+    ] = "family",
+    max_cells: Annotated[int, typer.Option(min=1, help="Cells drawn at random.", rich_help_panel="Cells")] = 600,
+    max_length: Annotated[int, typer.Option(min=1, help="Genes a cell.", rich_help_panel="Cells")] = 2048,
+    max_steps: Annotated[
+        int, typer.Option(min=1, help="Training steps a run at most.", rich_help_panel="Statistics")
+    ] = 60,
+    seed: Annotated[int, typer.Option(help="Of the cells drawn.", rich_help_panel="Statistics")] = 0,
 ) -> None:
     """AUROC and AUPRC over folds in which no gene, and no relative of it by name, is both trained on and tested."""
     from genecompass.eval.tasks.benchmarks import benchmark_gene_classification
+    from genecompass.tokenization.errors import InputError
 
+    if cells.gene_species not in (None, cells.species):
+        raise InputError("gene labels and counts are read in the names of one species; leave --gene-species out")
     typer.echo(
         benchmark_gene_classification(
-            data,
+            cells.open(source),
             labels,
-            model,
+            model.model,
             output,
-            species=species,
+            species=cells.species,
             methods=methods,
-            seeds=[int(s) for s in seeds.split(",")],
+            seeds=parse_seeds(seeds),
             folds=folds,
-            folds_by=cast(Any, folds_by),
+            folds_by=folds_by,
             max_cells=max_cells,
             max_length=max_length,
             max_steps=max_steps,
+            device=model.device,
             cell_seed=seed,
             echo=typer.echo,
         )

@@ -5,87 +5,103 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
-    help="Network inference by BEELINE's measures, simple methods beside the model, several seeds.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.grn import NVariable, Regulators
+from genecompass.commands.options import (
+    OUTPUT,
+    CellOptions,
+    InferenceOptions,
+    Input,
+    MaxCells,
+    Seeds,
+    Which,
+    chosen,
+    parse_seeds,
 )
-Seeds = Annotated[int, typer.Option("--seeds", help="Runs of every method that draws at random.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="CSV of all runs; scores for a card go beside it as JSON.")]
-Methods = Annotated[list[str] | None, typer.Option("--method", "-m", help="Only these methods.")]
+
+app = new_app("Network inference by BEELINE's measures, simple methods beside the model, several seeds.")
+Table = Annotated[
+    Path,
+    typer.Option(*OUTPUT, help="CSV of all runs; scores for a card go beside it as JSON.", rich_help_panel="Output"),
+]
+Methods = Annotated[
+    list[str] | None, typer.Option("--method", "-m", help="Only this. Repeatable.", rich_help_panel="Statistics")
+]
 
 
-@app.callback()
-def _root() -> None:
-    pass
-
-
-def _finish(benchmark: Any, out: Path) -> None:
+def _finish(benchmark: Any, output: Path) -> None:
     from genecompass.eval.tasks.grn import as_text
     from genecompass.tokenization.files import atomic_path, write_json
 
-    with atomic_path(out) as temporary:
+    with atomic_path(output) as temporary:
         benchmark.runs.to_csv(temporary, index=False)
-    write_json(out.with_suffix(".json"), benchmark.record())
+    write_json(output.with_suffix(".json"), benchmark.record())
     typer.echo(as_text(benchmark))
 
 
-@app.command(no_args_is_help=True)
+@command(
+    app,
+    example="genecompass benchmark grn simulated GSD/ExpressionData.csv --reference GSD/refNetwork.csv -o gsd.csv",
+)
 def simulated(
-    expression: Annotated[Path, typer.Argument(help="CSV of genes by cells, as BEELINE keeps simulated data.")],
-    reference: Annotated[Path, typer.Argument(help="CSV of the network behind it.")],
-    out: Out,
+    expression: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="CSV of genes by cells, as BEELINE keeps simulated data.")
+    ],
+    reference: Annotated[Path, typer.Option(help="CSV of the network behind it.")],
+    output: Table,
     method: Methods = None,
-    seeds: Seeds = 5,
+    seeds: Seeds = "0,1,2,3,4",
 ) -> None:
-    """Methods on expression alone, on simulated data whose network is known.
-
-    Example: genecompass benchmark grn simulated GSD/ExpressionData.csv GSD/refNetwork.csv -o gsd.csv
-    """
+    """Methods on expression alone, on simulated data whose network is known."""
     from genecompass.eval.tasks.grn import EXPRESSION_METHODS, beeline_simulated
 
-    benchmark = beeline_simulated(expression, reference, methods=method or EXPRESSION_METHODS, seeds=range(seeds))
-    _finish(benchmark, out)
+    chosen_methods = method or EXPRESSION_METHODS
+    benchmark = beeline_simulated(expression, reference, methods=chosen_methods, seeds=parse_seeds(seeds))
+    _finish(benchmark, output)
 
 
-@app.command(no_args_is_help=True)
+@command(
+    app,
+    example="genecompass benchmark grn cells demo_output/cells.h5ad --model demo_output/checkpoint --species human "
+    "-r STRING=STRING-network.csv -o networks.csv",
+)
 def cells(
-    data: Annotated[Path, typer.Argument(help="Cells with raw counts.")],
-    model: Annotated[str, typer.Argument(help="Checkpoint: folder or owner/name[@revision].")],
-    reference: Annotated[list[str], typer.Option("--reference", "-r", help="name=network.csv")],
-    out: Out,
-    species: Annotated[str, typer.Option(help="Species of the cells.")] = "human",
-    regulators: Annotated[Path | None, typer.Option(help="File of regulators, one in a line.")] = None,
+    source: Input,
+    reference: Annotated[
+        list[str],
+        typer.Option("--reference", "-r", metavar="NAME=CSV", help="Network to compare with. Repeatable."),
+    ],
+    model: InferenceOptions,
+    cells: CellOptions,
+    output: Table,
+    regulators: Regulators = None,
     method: Methods = None,
-    select: Annotated[str | None, typer.Option(help="Only these cells: column=value[,value].")] = None,
-    max_cells: Annotated[int | None, typer.Option(help="Draw this many cells.")] = None,
-    n_variable: Annotated[int, typer.Option(help="Most variable genes taken as targets, besides regulators.")] = 500,
-    seeds: Seeds = 3,
+    which: Which = None,
+    max_cells: MaxCells = None,
+    n_variable: NVariable = 500,
+    seeds: Seeds = "0,1,2",
 ) -> None:
-    """All methods on real cells against reference networks.
-
-    Example: genecompass benchmark grn cells pbmc.h5ad runs/tiny -r STRING=STRING-network.csv -o pbmc.csv
-    """
+    """All methods on real cells against reference networks."""
     from genecompass.eval.tasks.grn import EXPRESSION_METHODS, MODEL_METHODS, beeline_cells
-    from genecompass.inference.perturbation.cell_fate import select_cells
     from genecompass.tokenization.errors import InputError
 
     references = dict(pair.partition("=")[::2] for pair in reference)
     if not all(references.values()):
-        raise InputError("name each reference as name=network.csv")
+        raise InputError("name each reference as NAME=network.csv")
+    opened = cells.open(source)
     everything = ("expression_level", *MODEL_METHODS, *EXPRESSION_METHODS)
     benchmark = beeline_cells(
-        data,
+        opened,
         references,
-        species=species,
-        model=model,
+        **cells.named,
+        **model.running,
+        model=model.model,
         regulators=regulators,
         methods=method or everything,
-        name=data.name,
-        cells=None if select is None else select_cells(data, select),
+        name=source.name,
+        cells=chosen(opened, which),
         max_cells=max_cells,
         n_variable=n_variable,
-        seeds=range(seeds),
+        seeds=parse_seeds(seeds),
     )
-    _finish(benchmark, out)
+    _finish(benchmark, output)

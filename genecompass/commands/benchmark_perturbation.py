@@ -5,51 +5,70 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import (
+    OUTPUT,
+    CellOptions,
+    InferenceOptions,
+    Input,
+    MaxCells,
+    NNull,
+    Seed,
+    Which,
+    chosen,
+)
+
+app = new_app()
 
 
-@app.command(no_args_is_help=True)
+@command(
+    app,
+    example="genecompass benchmark perturbation demo_output/cells.h5ad --targets trrust_human.tsv "
+    "--model demo_output/checkpoint --species human -o deletions.csv",
+)
 def perturbation(
-    data: Annotated[Path, typer.Argument(help="Cells with raw counts.")],
-    model: Annotated[str, typer.Argument(help="Checkpoint: folder or owner/name[@revision].")],
+    source: Input,
     targets: Annotated[Path, typer.Option("--targets", "-t", help="Known targets: TRRUST, DoRothEA or two columns.")],
-    out: Annotated[
+    model: InferenceOptions,
+    cells: CellOptions,
+    output: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="CSV, one row per factor, ranking and k; scores for a card go beside it as JSON."
+            *OUTPUT,
+            help="CSV, one row per factor, ranking and k; scores for a card go beside it as JSON.",
+            rich_help_panel="Output",
         ),
     ],
-    species: Annotated[str, typer.Option(help="Species of the cells.")] = "human",
-    factor: Annotated[list[str] | None, typer.Option("--factor", "-f", help="Only these factors.")] = None,
-    cells: Annotated[str | None, typer.Option(help="Only these cells: column=value[,value].")] = None,
-    max_cells: Annotated[int | None, typer.Option(help="Draw this many cells.")] = None,
-    max_factors: Annotated[int, typer.Option(help="Most factors, those with the most known targets first.")] = 20,
-    n_null: Annotated[int, typer.Option(help="Matched random genes for each factor.")] = 30,
-    seed: Annotated[int, typer.Option(help="Decides the cells and random genes drawn.")] = 0,
+    factor: Annotated[list[str] | None, typer.Option("--factor", "-f", help="Only this factor. Repeatable.")] = None,
+    which: Which = None,
+    max_cells: MaxCells = None,
+    max_factors: Annotated[
+        int, typer.Option(min=1, help="Most factors, those with the most targets first.", rich_help_panel="Statistics")
+    ] = 20,
+    n_null: NNull = 30,
+    seed: Seed = 0,
 ) -> None:
-    """Delete factors and see whether the genes that change most are their known targets.
-
-    Example: genecompass benchmark perturbation pbmc.h5ad runs/tiny --targets trrust_human.tsv -o deletions.csv
-    """
+    """Delete factors and see whether the genes that change most are their known targets."""
     from genecompass.eval.tasks.perturbation import benchmark_deletions, read_targets
-    from genecompass.inference.perturbation.cell_fate import select_cells
     from genecompass.tokenization.files import atomic_path, write_json
 
+    opened = cells.open(source)
     benchmark = benchmark_deletions(
-        data,
-        model,
+        opened,
+        model.model,
         read_targets(targets),
-        species=species,
+        **cells.named,
+        **model.running,
         factors=factor,
-        cells=None if cells is None else select_cells(data, cells),
+        cells=chosen(opened, which),
         max_cells=max_cells,
         max_factors=max_factors,
         n_null=n_null,
         seed=seed,
     )
-    with atomic_path(out) as temporary:
+    with atomic_path(output) as temporary:
         benchmark.factors.to_csv(temporary, index=False)
-    write_json(out.with_suffix(".json"), benchmark.record())
+    write_json(output.with_suffix(".json"), benchmark.record())
     typer.echo(benchmark.table().to_string(index=False, float_format=lambda x: f"{x:.3f}"))
     if factor and benchmark.absent:
         typer.echo(f"not in the cells: {', '.join(benchmark.absent)}")

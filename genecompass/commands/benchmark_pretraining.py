@@ -1,40 +1,39 @@
 """``genecompass benchmark pretraining``: tiny models over corpus sizes, priors and tasks, with seeds and curves."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import OutputFolder, Seeds, parse_seeds
 
-EXAMPLE = """Train a grid of settings times seeds; compare each with its yardsticks; draw the curves.
-
-Examples:
-
-  genecompass benchmark pretraining tiny OUT --set corpus=cells --set gene_table=genes.parquet
-  --grid "masking.task=[published, hidden_rank]"
-
-  genecompass benchmark pretraining tiny OUT --set corpus=cells --set gene_table=genes.parquet
-  --grid "data.share=[0.1, 0.3, 1.0]"
-
-  genecompass benchmark pretraining tiny OUT --set corpus=cells --set gene_table=genes.parquet
-  --set model.priors=priors.safetensors --grid "model.use_priors=[[], null]"
-
-An interrupted grid goes on where it was.
-"""
+app = new_app()
 
 
-@app.command(help=EXAMPLE)
+@command(
+    app,
+    example="genecompass benchmark pretraining tiny --set corpus=demo_output/corpus "
+    "--set gene_table=demo_output/genes.parquet --set optimisation.max_steps=10 "
+    '--grid "masking.task=[published, hidden_rank]" --seeds 0 -o grid',
+)
 def pretraining(
-    config: Annotated[str, typer.Argument(help="YAML file, or a preset: tiny, small, base.")],
-    output: Annotated[Path, typer.Argument(help="Folder for runs, results.json, results.tsv and curves.")],
-    grid: Annotated[list[str] | None, typer.Option(help='Key and its values: "data.share=[0.1, 1.0]".')] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key for all runs.")] = None,
-    seeds: Annotated[int, typer.Option(help="Number of seeds for every setting.")] = 3,
-    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
-    figures: Annotated[bool, typer.Option(help="Draw the curves.")] = True,
+    config: Annotated[str, typer.Argument(metavar="INPUT", help="YAML file, or a preset: tiny, small, base.")],
+    output: OutputFolder,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=[VALUE,...]", help="What differs between settings. Repeatable."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key in all runs. Repeatable.")
+    ] = None,
+    seeds: Seeds = "0,1,2",
+    figures: Annotated[bool, typer.Option(help="Draw the curves.", rich_help_panel="Output")] = True,
 ) -> None:
-    """Parse, run the grid, print the table."""
+    """Train a grid of settings times seeds; compare each with its yardsticks; draw the curves.
+
+    Grids as they are asked for: "masking.task=[published, hidden_rank]"; "data.share=[0.1, 0.3, 1.0]";
+    with --set model.priors=priors.safetensors, "model.use_priors=[[], null]". An interrupted grid goes on.
+    """
     from genecompass.eval.tasks import pretraining as task
     from genecompass.model_cards import write_card
 
@@ -47,7 +46,7 @@ def pretraining(
         output,
         overrides=set_ or [],
         grid=task.parse_grid(grid or []),
-        seeds=range(seed, seed + seeds),
+        seeds=parse_seeds(seeds),
         on_run=finish,
     )
     typer.echo(task.format_summary(content["summary"]))

@@ -6,13 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import OUTPUT, Seeds, parse_seeds
 from genecompass.commands.priors import Cells, Confidence, Corpus, Families, Genes, Networks, cell_sources
 from genecompass.commands.priors import network_sources as read_networks
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = new_app()
 
 
-@app.command()
+@command(
+    app,
+    example="genecompass benchmark priors --genes genes.parquet --network human=dorothea.tsv.gz --confidence ABC "
+    "--families human=hgnc_complete_set.txt.gz --corpus my_corpus -o results.json",
+)
 def priors(
     genes: Genes,
     network: Networks = [],  # noqa: B006 - typer makes a new list on every call
@@ -28,15 +34,15 @@ def priors(
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Evidence in other capitals.")] = False,
     width: Annotated[int, typer.Option(help="Numbers per gene.")] = 128,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pairs; default: enough.")] = None,
-    seeds: Annotated[int, typer.Option(help="Splits.")] = 3,
-    resamples: Annotated[int, typer.Option(help="Bootstrap draws of whole factors or genes.")] = 200,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file of all results.")] = None,
+    seeds: Seeds = "0,1,2",
+    resamples: Annotated[
+        int, typer.Option(min=1, help="Bootstrap draws of whole factors or genes.", rich_help_panel="Statistics")
+    ] = 200,
+    output: Annotated[
+        Path | None, typer.Option(*OUTPUT, help="JSON file of all results.", rich_help_panel="Output")
+    ] = None,
 ) -> None:
-    """Held-out edges, family members and data sets against degree-matched random pairs, with baselines.
-
-    Example: genecompass benchmark priors --genes genes.parquet --network human=dorothea.tsv.gz --confidence ABC
-    --families human=hgnc_complete_set.txt.gz --corpus my_corpus -o results.json
-    """
+    """Held-out edges, family members and data sets against degree-matched random pairs, with baselines."""
     import pandas as pd
 
     from genecompass.dataset_scripts.prior_knowledge.gene2vec import Gene2VecSettings
@@ -51,29 +57,30 @@ def priors(
     if not sources and not (table and evidence):
         raise InputError("nothing to benchmark: give --network, --families, --corpus or --cells, --table + --evidence")
     parts = []
+    splits = parse_seeds(seeds)
     settings = Gene2VecSettings(width=width, epochs=epochs)
     if sources:
         say = lambda line: typer.echo(line, err=True)  # noqa: E731
         parts.append(
             task.benchmark_priors(
-                sources, gene_table.vocab_size, settings=settings, seeds=range(seeds), resamples=resamples, progress=say
+                sources, gene_table.vocab_size, settings=settings, seeds=splits, resamples=resamples, progress=say
             )
         )
     for prior in read_tables(table) if evidence else []:
         parts.append(
             task.evidence_over_species(
-                prior, gene_table, evidence, ignore_case=ignore_case, seeds=seeds, resamples=resamples
+                prior, gene_table, evidence, ignore_case=ignore_case, seeds=splits, resamples=resamples
             )
         )
     results = pd.concat(parts, ignore_index=True)
     summary = task.summarise(results)
     typer.echo(summary.round(3).to_string(index=False))
     typer.echo("Chance is 0.5 for both scores: as many negatives as positives, matched by degree.")
-    if out is not None:
+    if output is not None:
         rows = summary.rename(columns={"prior": "dataset", "scorer": "method", "splits": "seeds"})
         rows["ours"] = rows["method"].str.startswith("table")
         content = {"task": "recovery of held-out knowledge", "settings": settings.record()}
-        write_json(out, {**content, "rows": rows.to_dict("records"), "splits": results.to_dict("records")})
+        write_json(output, {**content, "rows": rows.to_dict("records"), "splits": results.to_dict("records")})
 
 
 def _splits(

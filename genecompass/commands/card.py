@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+
+app = new_app()
 
 
-@app.command(epilog="Example: genecompass card runs/tiny --results annotation.json --licence cc-by-4.0")
+@command(app, example="genecompass card demo_output/checkpoint --licence cc-by-4.0")
 def card(
-    folder: Annotated[Path, typer.Argument(help="Checkpoint, adapter, prior tables or corpus.")],
+    folder: Annotated[Path, typer.Argument(metavar="INPUT", help="Checkpoint, adapter, prior tables or corpus.")],
     results: Annotated[
         list[Path] | None, typer.Option(help="Benchmark JSON of this very model; give it once per file.")
     ] = None,

@@ -5,13 +5,22 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import OutputFolder
+
+app = new_app()
 
 
-@app.command()
+@command(
+    app,
+    example="genecompass convert GeneCompass_Base --tokens human_mouse_tokens.pickle "
+    "--homologs homologous_hm_token.pickle -o genecompass-base",
+)
 def convert(
-    published_dir: Annotated[Path, typer.Argument(help="Published folder: config.json and pytorch_model.bin.")],
-    out_dir: Annotated[Path, typer.Argument(help="Where the checkpoint goes.")],
+    published: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Published folder: config.json and pytorch_model.bin.")
+    ],
+    output: OutputFolder,
     tokens: Annotated[
         Path | None, typer.Option(help="human_mouse_tokens.pickle: also write the processor (counts to tokens).")
     ] = None,
@@ -21,22 +30,20 @@ def convert(
     medians: Annotated[
         list[Path] | None, typer.Option(help="Pickle of gene id to median count; once for each species.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT_DIR if it is there.")] = False,
-    seed: Annotated[int, typer.Option(help="Accepted for uniformity: conversion draws no random numbers.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the folder if it is there.", rich_help_panel="Output")
+    ] = False,
 ) -> None:
     """Turn a published GeneCompass checkpoint into one that AutoModel loads, and check it.
 
     The weights are read as plain tensors, pickled dictionaries as plain containers; nothing in them is run.
-
-    Example: genecompass convert GeneCompass_Base genecompass-base --tokens human_mouse_tokens.pickle
-    --homologs homologous_hm_token.pickle
     """
     from genecompass.model_cards import write_card
     from genecompass.modeling_genecompass.conversion import convert_checkpoint
 
-    if out_dir.exists() and not overwrite:
-        raise ValueError(f"{out_dir} is there already; choose another name or pass --overwrite")
-    report = convert_checkpoint(published_dir, out_dir, tokens, homologs, medians=list(medians or []))
-    write_card(out_dir)
+    if output.exists() and not overwrite:
+        raise ValueError(f"{output} is there already; choose another name or pass --overwrite")
+    report = convert_checkpoint(published, output, tokens, homologs, medians=list(medians or []))
+    write_card(output)
     typer.echo(str(report))
-    typer.echo(f"wrote {out_dir}")
+    typer.echo(f"wrote {output}")

@@ -1,52 +1,49 @@
 """``genecompass corpus tokenize``: cells to token sequences on disk, in the published column layout."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import OUTPUT, FilesOptions
+
+app = new_app()
 
 
-@app.command(no_args_is_help=True)
+@command(
+    app,
+    example="genecompass corpus tokenize human=demo_output/cells.h5ad --table demo_output/genes.parquet -o tokens",
+)
 def tokenize(
-    paths: Annotated[list[str], typer.Argument(metavar="[SPECIES=]IN... OUT", help="Files of cells; new folder.")],
+    paths: Annotated[list[str], typer.Argument(metavar="[SPECIES=]INPUT...", help="Files of cells.")],
     table: Annotated[Path, typer.Option(help="Gene table, or a checkpoint's folder.")],
-    species: Annotated[str | None, typer.Option(help="Species, or obs column, of files given without one.")] = None,
-    gene_species: Annotated[str | None, typer.Option(help="Species of the gene names, if not the cells'.")] = None,
-    gene_column: Annotated[str | None, typer.Option(help="var column of ids or symbols.")] = None,
-    rescue_ids: Annotated[bool, typer.Option(help="Look retired Ensembl ids up by symbol.")] = False,
-    counts: Annotated[str, typer.Option(help="auto, X, raw, or a layer.")] = "auto",
-    allow_fractional: Annotated[bool, typer.Option(help="Take counts that are not whole numbers.")] = False,
-    quality: Annotated[str, typer.Option(help="Quality control: none, paper or published_code.")] = "none",
+    cells: FilesOptions,
+    output: Annotated[Path, typer.Option(*OUTPUT, help="New folder.", rich_help_panel="Output")],
+    quality: Annotated[Literal["none", "paper", "published_code"], typer.Option(help="Quality control.")] = "none",
     sample: Annotated[str | None, typer.Option(help="obs column of samples, for quality control.")] = None,
-    empty_cells: Annotated[str, typer.Option(help="Cells without known genes: error, drop or keep.")] = "error",
+    empty_cells: Annotated[
+        Literal["error", "drop", "keep"], typer.Option(help="What becomes of cells without a known gene.")
+    ] = "error",
     max_length: Annotated[int, typer.Option(help="Genes kept per cell.")] = 2048,
     library_size: Annotated[float | None, typer.Option(help="Scale cells to this total first.")] = None,
-    file_format: Annotated[str, typer.Option("--format", help="parquet, or arrow for load_from_disk.")] = "parquet",
+    file_format: Annotated[
+        Literal["parquet", "arrow"],
+        typer.Option("--format", help="arrow for load_from_disk.", rich_help_panel="Output"),
+    ] = "parquet",
     pad: Annotated[bool, typer.Option(help="Fill up to the maximum length with 0, as published.")] = True,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes; -1 for one per core.")] = 1,
     cells_per_shard: Annotated[int, typer.Option(help="Most cells in a shard.")] = 20_000,
 ) -> None:
-    """Tokenise files of cells into a new folder: columns input_ids, values, length, species.
-
-    Example: genecompass corpus tokenize human=pbmc.h5ad mouse=pancreas.h5ad tokens --table genes.parquet
-    """
-    from genecompass.tokenization.errors import InputError
+    """Tokenise files of cells into a new folder: columns input_ids, values, length, species."""
+    from genecompass.commands.vocabulary import pairs_of
     from genecompass.tokenization.gene_table import GeneTable
     from genecompass.tokenization.write_tokens import write_tokens
 
-    if len(paths) < 2:
-        raise InputError("give at least one file of cells and the folder to write")
-    sources = []
-    for item in paths[:-1]:
-        name, equals, path = item.partition("=")
-        if not equals and species is None:
-            raise InputError(f"{item}: give the species too, as SPECIES={item} or with --species")
-        sources.append((path, name) if equals else (item, species or ""))
+    sources = [(path, name) for name, path in pairs_of(paths, cells.species)]
     report = write_tokens(
         sources,
-        paths[-1],
+        output,
         GeneTable.read(table),
         file_format=file_format,
         max_length=max_length,
@@ -54,11 +51,8 @@ def tokenize(
         jobs=jobs,
         cells_per_shard=cells_per_shard,
         progress=True,
-        gene_species=gene_species,
-        gene_column=gene_column,
-        rescue_ids=rescue_ids,
-        counts=counts,
-        allow_fractional=allow_fractional,
+        gene_species=cells.gene_species,
+        **cells.reading,
         quality=quality,
         sample=sample,
         empty_cells=empty_cells,
@@ -77,4 +71,4 @@ def tokenize(
         lost = ", ".join(f"{number:,} {rule}" for rule, number in one["removed"].items() if number)
         if lost:
             typer.echo(f"  removed: {lost}")
-    typer.echo(f"{paths[-1]}: {report['cells']:,} cells")
+    typer.echo(f"{output}: {report['cells']:,} cells")

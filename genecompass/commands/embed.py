@@ -1,51 +1,65 @@
 """``genecompass embed``: cell and gene embeddings into a copy of an ``.h5ad`` file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import OUTPUT, CellOptions, InferenceOptions, Input, MaxLength
+
+app = new_app()
+
+Pooling = Annotated[
+    Literal["auto", "cell", "mean", "species", "both", "profile", "mean+profile"],
+    typer.Option(help="What a cell's embedding is; auto is the cell vector, else the mean.", rich_help_panel="Model"),
+]
 
 
-@app.command(epilog="Example: genecompass embed atlas.h5ad --model runs/tiny --species human -o atlas_embedded.h5ad")
+@command(
+    app,
+    example="genecompass embed demo_output/cells.h5ad --model demo_output/checkpoint --species human -o embedded.h5ad",
+)
 def embed(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Cells with raw counts.")],
-    model: Annotated[str, typer.Option(help="Checkpoint or adapter: folder or owner/name[@revision].")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Copy of the input with embeddings added.")],
-    species: Annotated[str, typer.Option(help="Species of the cells, or an obs column that says it.")],
-    pooling: Annotated[str, typer.Option(help="auto, cell, mean, species, both, profile or mean+profile.")] = "auto",
-    layer: Annotated[int, typer.Option(help="Layer to read; -1 is the last, 0 the input of the first.")] = -1,
-    genes: Annotated[bool, typer.Option(help="Also write gene embeddings, averaged by gene.")] = True,
-    key: Annotated[str, typer.Option(help="Name in obsm.")] = "X_genecompass",
-    gene_species: Annotated[str | None, typer.Option(help="Species of the gene names, if not the cells'.")] = None,
-    counts: Annotated[str, typer.Option(help="Where the raw counts are: auto, X, raw or a layer.")] = "auto",
-    max_length: Annotated[int | None, typer.Option(help="Genes a cell; the model's longest by default.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Slots a batch, padding included.")] = 16384,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, or several: cuda:0,cuda:1.")] = None,
-    processes: Annotated[int, typer.Option(help="Processes that share the cells.")] = 1,
+    source: Input,
+    model: InferenceOptions,
+    cells: CellOptions,
+    output: Annotated[
+        Path,
+        typer.Option(*OUTPUT, help="Copy of the input with embeddings added (.h5ad).", rich_help_panel="Output"),
+    ],
+    pooling: Pooling = "auto",
+    layer: Annotated[
+        int, typer.Option(help="Layer to read; -1 is the last, 0 the input of the first.", rich_help_panel="Model")
+    ] = -1,
+    max_length: MaxLength = None,
+    genes: Annotated[
+        bool, typer.Option(help="Also write gene embeddings, averaged by gene.", rich_help_panel="Output")
+    ] = True,
+    key: Annotated[str, typer.Option(help="Name in obsm.", rich_help_panel="Output")] = "X_genecompass",
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share the cells.")] = 1,
     restart: Annotated[bool, typer.Option("--restart", help="Start over instead of continuing a killed run.")] = False,
-    seed: Annotated[int, typer.Option(help="Accepted for uniformity: embedding draws no random numbers.")] = 0,
 ) -> None:
-    """Embed cells and genes; memory stays flat, a killed run continues, every other entry of the file is kept."""
+    """Embed cells and genes; memory stays flat, a killed run continues, every other entry of the file is kept.
+
+    Several devices (--device cuda:0,cuda:1) are taken in turn by --processes.
+    """
     from genecompass.inference.embedding.streamed import embed_file
 
     written = embed_file(
         source,
         output,
-        model,
-        species,
+        model.model,
+        **cells.named,
+        **cells.reading,
         pooling=pooling,
         layer=layer,
         genes=genes,
         key=key,
-        gene_species=gene_species,
-        counts=counts,
         max_length=max_length,
-        max_tokens=max_tokens,
-        bf16=bf16,
-        devices=device.split(",") if device else None,
+        max_tokens=model.max_tokens,
+        bf16=model.bf16,
+        devices=model.device.split(",") if model.device else None,
         processes=processes,
         restart=restart,
         progress=True,

@@ -1,165 +1,138 @@
 """``genecompass finetune cells|genes``: teach a pre-trained checkpoint labels."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
-app = typer.Typer(
-    help="Fine-tune for cells or genes: LoRA by default; dora, ia3, bitfit, frozen, full, scratch, untrained.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import CellOptions, Input, MaxLength, ModelOptions, OutputFolder, Seed
 
-Model = Annotated[str, typer.Option(help="Pre-trained checkpoint: folder or owner/name[@revision].")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the adapter or checkpoint.")]
-Species = Annotated[str, typer.Option(help="Species of the cells, or an obs column that says it.")]
-Method = Annotated[str, typer.Option(help="lora, dora, ia3, bitfit, frozen, full, scratch or untrained.")]
-Merge = Annotated[bool, typer.Option("--merge", help="Save a whole checkpoint instead of an adapter.")]
-GeneSpecies = Annotated[str | None, typer.Option(help="Species of the gene names, if not the cells'.")]
-Counts = Annotated[str, typer.Option(help="Where the raw counts are: auto, X, raw or a layer.")]
-MaxLength = Annotated[int | None, typer.Option(help="Genes a cell; the model's longest by default.")]
-Rank = Annotated[int, typer.Option("--rank", "-r", help="Rank of LoRA and DoRA.")]
-Targets = Annotated[str, typer.Option(help="Layers that LoRA and DoRA adapt: all-linear or query-value.")]
-Rate = Annotated[float | None, typer.Option(help="Peak learning rate; one that suits method and width by default.")]
-Epochs = Annotated[float, typer.Option(help="Most epochs, thinned copies counted in; --patience may stop sooner.")]
-Steps = Annotated[int | None, typer.Option(help="Most steps.")]
-Batch = Annotated[int, typer.Option(help="Cells a step.")]
-Patience = Annotated[
-    int | None, typer.Option(help="Stop after so many evaluations (ten a run) without improvement; never by default.")
+app = new_app("Fine-tune for cells or genes: LoRA by default; or another adapter, a frozen or a whole model.")
+TRAINING = "Training"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What is trained and for how long."""
+
+    PANEL: ClassVar[str] = TRAINING
+
+    method: Annotated[
+        Literal["lora", "dora", "ia3", "bitfit", "frozen", "full", "scratch", "untrained"],
+        typer.Option(help="What is trained: an adapter, biases, the head alone, everything; or a yardstick."),
+    ] = "lora"
+    r: Annotated[int, typer.Option("--rank", "-r", min=1, help="Rank of LoRA and DoRA.")] = 4
+    targets: Annotated[Literal["all-linear", "query-value"], typer.Option(help="Layers that LoRA and DoRA adapt.")] = (
+        "all-linear"
+    )
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate; one that suits method and width by default.")
+    ] = None
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Most steps.")] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="Cells a step.")] = 16
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many evaluations (ten a run) without improvement; never.")
+    ] = None
+    validation_fraction: Annotated[
+        float, typer.Option("--validation", help="Share of the training data held out as validation.")
+    ] = 0.15
+    class_weights: Annotated[bool, typer.Option(help="Weigh classes so that all count the same.")] = True
+    bf16: Annotated[bool, typer.Option("--bf16", help="Mixed precision.")] = False
+
+
+Merge = Annotated[
+    bool, typer.Option("--merge", help="Save a whole checkpoint instead of an adapter.", rich_help_panel="Output")
 ]
-Held = Annotated[float, typer.Option(help="Share of the training data held out as validation.")]
-Weights = Annotated[bool, typer.Option(help="Weigh classes so that all count the same.")]
-Thin = Annotated[str, typer.Option(help="Shares of counts kept in extra copies of training cells, or none.")]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Mixed precision.")]
-Device = Annotated[str | None, typer.Option(help="cpu keeps training off a GPU that is there.")]
-Seed = Annotated[int, typer.Option(help="Of weights, dropout, order and split.")]
+Epochs = Annotated[float, typer.Option(min=0, help="Most epochs; copies counted in.", rich_help_panel=TRAINING)]
 
 
-@app.callback()
-def _root() -> None:
-    pass
-
-
-@app.command(
-    epilog="Example: genecompass finetune cells pbmc.h5ad --label cell_type --model runs/tiny --species human "
-    "-o runs/pbmc"
+@command(
+    app,
+    example="genecompass finetune cells demo_output/corpus_input/training_cells.h5ad --label cell_type "
+    "--model demo_output/checkpoint --species human --epochs 1 -o my_adapter",
 )
 def cells(
-    source: Annotated[Path, typer.Argument(metavar="CELLS.h5ad", help="Labelled cells with raw counts.")],
-    label: Annotated[str, typer.Option(help="obs column of labels.")],
-    model: Model,
-    species: Species,
-    output: Output,
-    method: Method = "lora",
-    group: Annotated[str, typer.Option(help="obs column of donors or samples for validation; auto; or none.")] = "auto",
-    merge: Merge = False,
-    gene_species: GeneSpecies = None,
-    counts: Counts = "auto",
+    source: Input,
+    label: Annotated[str, typer.Option(help="obs column of labels.", rich_help_panel="Cells")],
+    model: ModelOptions,
+    cells: CellOptions,
+    output: OutputFolder,
+    training: TrainingOptions,
     max_length: MaxLength = None,
-    rank: Rank = 4,
-    targets: Targets = "all-linear",
-    learning_rate: Rate = None,
+    group: Annotated[
+        str,
+        typer.Option(help="obs column of donors or samples for validation; auto; none.", rich_help_panel="Cells"),
+    ] = "auto",
     epochs: Epochs = 10,
-    max_steps: Steps = None,
-    batch_size: Batch = 16,
-    patience: Patience = None,
-    validation: Held = 0.15,
-    class_weights: Weights = True,
-    thin: Thin = "0.7,0.2",
-    bf16: Bf16 = False,
-    device: Device = None,
+    thin: Annotated[
+        str,
+        typer.Option(help="Shares of counts kept in extra copies of cells, or none.", rich_help_panel=TRAINING),
+    ] = "0.7,0.2",
+    merge: Merge = False,
     seed: Seed = 0,
 ) -> None:
     """Teach labels of cells; validation is held out by donor or sample where known."""
     from genecompass.training.finetuning.finetune import finetune_cells
 
     result = finetune_cells(
-        source,
+        cells.open(source),
         label,
-        model,
-        species,
+        model.model,
+        **cells.named,
+        **asdict(training),
         output=output,
         merge=merge,
-        gene_species=gene_species,
-        counts=counts,
         max_length=max_length,
-        method=method,
         group=None if group == "none" else group,
-        r=rank,
-        targets=targets,
-        learning_rate=learning_rate,
         epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        patience=patience,
-        validation_fraction=validation,
-        class_weights=class_weights,
         thin=_shares(thin),
-        bf16=bf16,
-        device=device,
+        device=model.device,
         seed=seed,
         progress=True,
     )
     _finish(result, output)
 
 
-@app.command(
-    epilog="Example: genecompass finetune genes cells.h5ad --labels dosage.csv --model runs/tiny --species human "
-    "-o runs/dosage"
+@command(
+    app,
+    example="genecompass finetune genes demo_output/cells.h5ad --labels dosage.csv --model demo_output/checkpoint "
+    "--species human -o my_gene_adapter",
 )
 def genes(
-    source: Annotated[Path, typer.Argument(metavar="CELLS.h5ad", help="Cells that serve as context, raw counts.")],
-    labels: Annotated[Path, typer.Option(help="CSV: columns gene,label; or one column of genes for each label.")],
-    model: Model,
-    species: Species,
-    output: Output,
-    method: Method = "lora",
-    max_cells: Annotated[int, typer.Option(help="Cells drawn at random as context.")] = 2000,
-    merge: Merge = False,
-    gene_species: GeneSpecies = None,
-    counts: Counts = "auto",
+    source: Input,
+    labels: Annotated[
+        Path,
+        typer.Option(help="CSV: columns gene,label; or one column of genes a label.", rich_help_panel="Cells"),
+    ],
+    model: ModelOptions,
+    cells: CellOptions,
+    output: OutputFolder,
+    training: TrainingOptions,
+    max_cells: Annotated[
+        int, typer.Option(min=1, help="Cells drawn at random as context.", rich_help_panel="Cells")
+    ] = 2000,
     max_length: MaxLength = None,
-    rank: Rank = 4,
-    targets: Targets = "all-linear",
-    learning_rate: Rate = None,
     epochs: Epochs = 3,
-    max_steps: Steps = None,
-    batch_size: Batch = 16,
-    patience: Patience = None,
-    validation: Held = 0.15,
-    class_weights: Weights = True,
-    bf16: Bf16 = False,
-    device: Device = None,
+    merge: Merge = False,
     seed: Seed = 0,
 ) -> None:
     """Teach labels of genes, with cells as context; validation holds out whole genes."""
     from genecompass.training.finetuning.finetune import finetune_genes, read_gene_labels
 
     result = finetune_genes(
-        source,
+        cells.open(source),
         read_gene_labels(labels),
-        model,
-        species,
+        model.model,
+        **cells.named,
+        **asdict(training),
         output=output,
         merge=merge,
-        gene_species=gene_species,
-        counts=counts,
         max_length=max_length,
         max_cells=max_cells,
-        method=method,
-        r=rank,
-        targets=targets,
-        learning_rate=learning_rate,
         epochs=epochs,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        patience=patience,
-        validation_fraction=validation,
-        class_weights=class_weights,
-        bf16=bf16,
-        device=device,
+        device=model.device,
         seed=seed,
         progress=True,
     )

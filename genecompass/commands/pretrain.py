@@ -5,39 +5,41 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import OUTPUT
 
-EXAMPLE = """Pre-train a model from a corpus, from one YAML file or a preset (tiny, small, base).
-
-Examples:
-
-  genecompass pretrain tiny --set corpus=blood --set gene_table=genes.parquet --set output=run
-
-  genecompass pretrain run.yaml --set masking.task=hidden_rank --seed 1
-
-  genecompass pretrain run.yaml --resume
-
-  torchrun --nproc_per_node 8 -m genecompass.cli pretrain run.yaml
-"""
+app = new_app()
 
 
-@app.command(help=EXAMPLE)
+@command(
+    app,
+    example="genecompass pretrain tiny --set corpus=demo_output/corpus --set gene_table=demo_output/genes.parquet "
+    "--set optimisation.max_steps=20 -o run; on several GPUs: torchrun --nproc_per_node 8 -m genecompass.cli "
+    "pretrain run.yaml",
+)
 def pretrain(
-    config: Annotated[str, typer.Argument(help="YAML file, or a preset: tiny, small, base.")],
+    config: Annotated[str, typer.Argument(metavar="INPUT", help="YAML file, or a preset: tiny, small, base.")],
+    output: Annotated[
+        Path | None, typer.Option(*OUTPUT, help="Folder; short for --set output=...", rich_help_panel="Output")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key: section.key=value. May be repeated.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order of cells, masks and dropout.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, order of cells, masks and dropout.", rich_help_panel="Statistics")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the preset or the resolved configuration; stop.")] = False,
 ) -> None:
-    """Parse, train, print the held-out figures beside their yardsticks."""
+    """Pre-train a model from a corpus, from one YAML file or a preset; print held-out figures beside yardsticks."""
     from genecompass.training.pretraining.config import PRESETS, load_config, read_preset
 
-    if show and config in PRESETS and not set_ and seed is None:
+    if show and config in PRESETS and not set_ and seed is None and output is None:
         typer.echo(read_preset(config), nl=False)
         return
-    resolved = load_config(config, [*(set_ or []), *([] if seed is None else [f"seed={seed}"])])
+    short = [] if seed is None else [f"seed={seed}"]
+    short += [] if output is None else [f"output={output}"]
+    resolved = load_config(config, [*(set_ or []), *short])
     if show:
         typer.echo(resolved.to_yaml(), nl=False)
         return

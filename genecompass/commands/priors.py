@@ -5,20 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
-    help="Prior-knowledge tables: promoter, co-expression, gene family, gene regulatory network.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-build_app = typer.Typer(
-    help="Build tables for a vocabulary.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
-)
+from genecompass.commands.grammar import command, new_app
+from genecompass.commands.options import OUTPUT
+
+app = new_app("Prior-knowledge tables: promoter, co-expression, gene family, gene regulatory network.")
+build_app = new_app("Build tables for a vocabulary.")
 app.add_typer(build_app, name="build")
 
 Genes = Annotated[Path, typer.Option("--genes", help="Gene table (genes.parquet), or a checkpoint with one.")]
-Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Table to write: .safetensors; a folder of tables alone also gets a card.")
+Output = Annotated[
+    Path,
+    typer.Option(
+        *OUTPUT,
+        help="Table to write: .safetensors; a folder of tables alone also gets a card.",
+        rich_help_panel="Output",
+    ),
 ]
 Width = Annotated[int, typer.Option(help="Numbers per gene.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -91,7 +92,7 @@ def cell_sources(corpus: Path | None, cells: list[str], table: Any) -> list[Any]
     return found + [cells_of_file(path, table, species) for species, path in _split(cells, "--cells")]
 
 
-def _check_out(out: Path) -> None:
+def _check_output(out: Path) -> None:
     from genecompass.tokenization.errors import InputError
 
     if out.suffix != ".safetensors":
@@ -142,10 +143,14 @@ def _genome_sources(genomes: list[str]) -> list[Any]:
     return sources
 
 
-@build_app.command()
+@command(
+    build_app,
+    example="genecompass priors build grn --genes genes.parquet --network human=dorothea.tsv.gz --confidence ABC "
+    "--network human=trrust.tsv -o grn.safetensors",
+)
 def grn(
     genes: Genes,
-    out: Out,
+    output: Output,
     network: Networks,
     confidence: Confidence = "",
     edge_weight: Annotated[str, typer.Option(help="frequency (over networks) or weight (of the files).")] = "frequency",
@@ -158,21 +163,22 @@ def grn(
     dtype: DType = "float32",
     no_align: NoAlign = False,
 ) -> None:
-    """Edge lists to vectors.
-
-    Example: genecompass priors build grn --genes genes.parquet --network human=dorothea.tsv.gz --confidence ABC
-    --network human=trrust.tsv -o grn.safetensors
-    """
-    _check_out(out)
+    """Edge lists to vectors."""
+    _check_output(output)
     settings = _skip_gram(width, seed, epochs, "walks" if walks else "pairs")
     options = {"weight": edge_weight, "signed": signed, "align": not no_align, "missing": missing, "dtype": dtype}
-    _save(out, [_grn(_table(genes), network, confidence, settings, **options)])
+    _save(output, [_grn(_table(genes), network, confidence, settings, **options)])
 
 
-@build_app.command("gene_family")
+@command(
+    build_app,
+    "gene_family",
+    example="genecompass priors build gene_family --genes genes.parquet --families human=hgnc_complete_set.txt "
+    "-o gene_family.safetensors",
+)
 def gene_family(
     genes: Genes,
-    out: Out,
+    output: Output,
     families: Families,
     relatives: Annotated[int, typer.Option(help="Relatives that a gene is read with per family and epoch.")] = 10,
     width: Width = 768,
@@ -182,20 +188,21 @@ def gene_family(
     dtype: DType = "float32",
     no_align: NoAlign = False,
 ) -> None:
-    """Families to vectors; species without a table of their own follow their homologs.
-
-    Example: genecompass priors build gene_family --genes genes.parquet --families human=hgnc_complete_set.txt
-    -o gene_family.safetensors
-    """
-    _check_out(out)
+    """Families to vectors; species without a table of their own follow their homologs."""
+    _check_output(output)
     options = {"relatives_per_gene": relatives, "align": not no_align, "missing": missing, "dtype": dtype}
-    _save(out, [_gene_family(_table(genes), families, _skip_gram(width, seed, epochs), **options)])
+    _save(output, [_gene_family(_table(genes), families, _skip_gram(width, seed, epochs), **options)])
 
 
-@build_app.command("co_expression")
+@command(
+    build_app,
+    "co_expression",
+    example="genecompass priors build co_expression --genes genes.parquet --corpus my_corpus -o "
+    "co_expression.safetensors",
+)
 def co_expression(
     genes: Genes,
-    out: Out,
+    output: Output,
     corpus: Corpus = None,
     cells: Cells = [],  # noqa: B006 - typer makes a new list on every call
     cells_per_dataset: Annotated[int, typer.Option(help="Cells sampled of each data set; 0 takes all.")] = 3000,
@@ -214,15 +221,11 @@ def co_expression(
     dtype: DType = "float32",
     no_align: NoAlign = False,
 ) -> None:
-    """Correlated genes to vectors.
-
-    Example: genecompass priors build co_expression --genes genes.parquet --corpus my_corpus
-    -o co_expression.safetensors
-    """
+    """Correlated genes to vectors."""
     from genecompass.dataset_scripts.prior_knowledge.co_expression import build_co_expression
     from genecompass.dataset_scripts.prior_knowledge.correlation import CorrelationSettings
 
-    _check_out(out)
+    _check_output(output)
     table = _table(genes)
     prior = build_co_expression(
         cell_sources(corpus, cells, table),
@@ -237,13 +240,17 @@ def co_expression(
         dtype=dtype,  # type: ignore[arg-type]
         progress=lambda line: typer.echo(line, err=True),
     )
-    _save(out, [prior])
+    _save(output, [prior])
 
 
-@build_app.command()
+@command(
+    build_app,
+    example="genecompass priors build promoter --genes genes.parquet --genome human=GRCh38.fa,gencode.gtf.gz "
+    "--model InstaDeepAI/nucleotide-transformer-v2-50m-multi-species -o promoter.safetensors",
+)
 def promoter(
     genes: Genes,
-    out: Out,
+    output: Output,
     genome: Genomes,
     model: Annotated[str, typer.Option(help="DNA model: Hub name or folder. Default: k-mer frequencies.")] = "",
     pooling: Annotated[str, typer.Option(help="mean or cls, with --model.")] = "mean",
@@ -258,14 +265,10 @@ def promoter(
     missing: Missing = "zero",
     dtype: DType = "float32",
 ) -> None:
-    """Sequences around transcription starts to vectors.
-
-    Example: genecompass priors build promoter --genes genes.parquet --genome human=GRCh38.fa,gencode.gtf.gz
-    --model InstaDeepAI/nucleotide-transformer-v2-50m-multi-species -o promoter.safetensors
-    """
+    """Sequences around transcription starts to vectors."""
     from genecompass.dataset_scripts.prior_knowledge.promoter import KmerEmbedder, build_promoter
 
-    _check_out(out)
+    _check_output(output)
     embedder: Any = KmerEmbedder(width, k)
     if model:
         from genecompass.dataset_scripts.prior_knowledge.dna_model import DnaModelEmbedder
@@ -289,13 +292,18 @@ def promoter(
         dtype=dtype,  # type: ignore[arg-type]
         progress=lambda line: typer.echo(line, err=True),
     )
-    _save(out, [prior])
+    _save(output, [prior])
 
 
-@build_app.command("all")
+@command(
+    build_app,
+    "all",
+    example="genecompass priors build all --genes genes.parquet --network human=collectri.tsv --families "
+    "human=hgnc_complete_set.txt --corpus my_corpus -o priors.safetensors",
+)
 def build_all(
     genes: Genes,
-    out: Out,
+    output: Output,
     network: Networks = [],  # noqa: B006
     confidence: Confidence = "",
     families: Families = [],  # noqa: B006
@@ -308,16 +316,12 @@ def build_all(
     missing: Missing = "zero",
     dtype: DType = "float32",
 ) -> None:
-    """Every table that there is input for, with default settings, into one file.
-
-    Example: genecompass priors build all --genes genes.parquet --network human=collectri.tsv
-    --families human=hgnc_complete_set.txt --corpus my_corpus -o priors.safetensors
-    """
+    """Every table that there is input for, with default settings, into one file."""
     from genecompass.dataset_scripts.prior_knowledge.co_expression import build_co_expression
     from genecompass.dataset_scripts.prior_knowledge.promoter import KmerEmbedder, build_promoter
     from genecompass.tokenization.errors import InputError
 
-    _check_out(out)
+    _check_output(output)
     if not (network or families or corpus or cells or genome):
         raise InputError("nothing to build from: give --network, --families, --corpus or --cells, --genome")
     table, settings = _table(genes), _skip_gram(width, seed, epochs)
@@ -333,52 +337,56 @@ def build_all(
         priors.append(_gene_family(table, families, settings, **options))
     if network:
         priors.append(_grn(table, network, confidence, settings, **options))
-    _save(out, priors)
+    _save(output, priors)
 
 
-@app.command()
+@command(
+    app,
+    example="genecompass priors attach demo_output/priors.safetensors --model demo_output/checkpoint -o with_priors",
+)
 def attach(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder or Hub name.")],
-    tables: Annotated[list[Path], typer.Argument(help="Files of prior tables.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new checkpoint.")],
+    tables: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Files of prior tables.")],
+    model: Annotated[str, typer.Option(help="Checkpoint: folder or owner/name[@revision].", rich_help_panel="Model")],
+    output: Annotated[Path, typer.Option(*OUTPUT, help="Folder of the new checkpoint.", rich_help_panel="Output")],
 ) -> None:
-    """Write a copy of a checkpoint that holds these tables.
-
-    Example: genecompass priors attach my_checkpoint grn.safetensors gene_family.safetensors -o my_new_checkpoint
-    """
+    """Write a copy of a checkpoint that holds these tables."""
     from genecompass.dataset_scripts.prior_knowledge.attach import attach_priors
     from genecompass.model_cards import write_card
 
-    attach_priors(checkpoint, tables, out)
-    write_card(out)
-    typer.echo(f"{out}: checkpoint with {', '.join(map(str, tables))}")
+    attach_priors(model, tables, output)
+    write_card(output)
+    typer.echo(f"{output}: checkpoint with {', '.join(map(str, tables))}")
 
 
-@app.command("import")
+@command(
+    app,
+    "import",
+    example="genecompass priors import promoter=promoter.pickle grn=grn.pickle --genes genes.parquet -o "
+    "priors.safetensors",
+)
 def import_published(
     pickles: Annotated[list[str], typer.Argument(metavar="NAME=PICKLE...", help="For example grn=peca_grn.pickle.")],
     genes: Genes,
-    out: Out,
+    output: Output,
     missing: Missing = "zero",
     dtype: DType = "float32",
 ) -> None:
-    """Read published tables from their pickles, safely.
-
-    Example: genecompass priors import promoter=promoter.pickle grn=grn.pickle --genes genes.parquet
-    -o priors.safetensors
-    """
+    """Read published tables from their pickles, safely."""
     from genecompass.dataset_scripts.prior_knowledge.published import read_published_prior
 
-    _check_out(out)
+    _check_output(output)
     table = _table(genes)
     read = [
         read_published_prior(path, name, table, missing=missing, dtype=dtype)  # type: ignore[arg-type]
         for name, path in _split(pickles, "table")
     ]
-    _save(out, read)
+    _save(output, read)
 
 
-@app.command()
+@command(
+    app,
+    example="genecompass priors inspect grn.safetensors --genes genes.parquet --gene human=GATA4 --figure maps",
+)
 def inspect(
     tables: Annotated[list[Path], typer.Argument(help="Files of prior tables.")],
     genes: Genes,
@@ -389,10 +397,7 @@ def inspect(
     method: Annotated[str, typer.Option(help="umap or pca.")] = "umap",
     seed: Seed = 0,
 ) -> None:
-    """Coverage, neighbours, homologs across species, and a map.
-
-    Example: genecompass priors inspect grn.safetensors --genes genes.parquet --gene human=GATA4 --figure maps
-    """
+    """Coverage, neighbours, homologs across species, and a map."""
     from genecompass.dataset_scripts.prior_knowledge import inspection
     from genecompass.dataset_scripts.prior_knowledge.tables import read_tables
 

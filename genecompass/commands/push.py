@@ -5,13 +5,20 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+
+app = new_app()
 
 
-@app.command(epilog="Example: genecompass push runs/tiny/model someone/genecompass-tiny --revision v1 --dry-run")
+@command(
+    app,
+    example="genecompass push demo_output/checkpoint --repo someone/genecompass-demo --revision v1 --dry-run",
+)
 def push(
-    folder: Annotated[Path, typer.Argument(help="Finished checkpoint, adapter, prior table or corpus.")],
-    repo: Annotated[str, typer.Argument(help="owner/name on the Hub.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Finished checkpoint, adapter, prior table or corpus.")
+    ],
+    repo: Annotated[str, typer.Option(help="owner/name on the Hub.", rich_help_panel="Output")],
     dataset: Annotated[
         bool | None,
         typer.Option("--dataset/--model", help="Kind of repository; corpora and priors are datasets."),

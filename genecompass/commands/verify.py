@@ -4,12 +4,14 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+from genecompass.commands.grammar import command, new_app
+
+app = new_app()
 
 
-@app.command(epilog="Example: genecompass verify someone/genecompass-tiny@v1")
+@command(app, example="genecompass verify demo_output/checkpoint")
 def verify(
-    source: Annotated[str, typer.Argument(help="Folder, or owner/name[@revision] on the Hub.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Folder, or owner/name[@revision] on the Hub.")],
     dataset: Annotated[
         bool | None, typer.Option("--dataset/--model", help="Kind of repository; tries both by default.")
     ] = None,

@@ -2,14 +2,14 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ...tokenization.errors import InputError
-from ...tokenization.readers import CellSource, open_cells
+from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ..cells import Coverage, Reading, chunks, name_of, provenance
 from ..checkpoint import Finetuning, Model, gene_table_of, load_checkpoint, read_finetuning
 from ..embedding.encode import MAX_TOKENS, Moments, classify_pooled, pool_for_classifier
@@ -61,12 +61,12 @@ def annotate(
     align: str = "none",
     key: str = LABEL_KEY,
     gene_species: str | None = None,
-    counts: str = "auto",
     max_length: int | None = None,
     max_tokens: int = MAX_TOKENS,
     bf16: bool = False,
     device: str | None = None,
     progress: bool = False,
+    **reading: Unpack[CellOptions],
 ) -> Any:
     """Label cells, in place.
 
@@ -95,7 +95,7 @@ def annotate(
         about the same mixture. ``"auto"`` does so where their species differ, ``"none"`` never.
     key
         Name in ``obs``.
-    gene_species, counts, max_length, max_tokens, bf16, device, progress
+    gene_species, max_length, max_tokens, bf16, device, progress, **reading
         As for `embed`.
 
     Returns
@@ -121,7 +121,7 @@ def annotate(
     >>> adata = gc.annotate(adata, model="runs/pbmc", species="human")  # doctest: +SKIP
     >>> adata.obs["genecompass_cell_type"].value_counts()  # doctest: +SKIP
     """
-    source = open_cells(adata, counts=counts)
+    source = open_cells(adata, **reading)
     table, uns = annotation_table(
         source,
         model,

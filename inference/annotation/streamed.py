@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...tokenization.errors import InputError
-from ...tokenization.readers import open_cells
+from ...tokenization.readers import CellOptions, open_cells
 from ..h5ad import add_to_h5ad
 from .in_memory import Reference, annotation_table
 
@@ -17,7 +17,6 @@ def annotate_file(
     species: str,
     *,
     reference: Reference | None = None,
-    counts: str = "auto",
     **options: Any,
 ) -> Path:
     """Label the cells of an ``.h5ad`` file; counts are streamed, only labels and scores are held.
@@ -28,10 +27,8 @@ def annotate_file(
         ``.h5ad`` files; may not be the same.
     model, species, reference
         As for `annotate`.
-    counts
-        Where the raw counts are.
     **options
-        As for `annotate`.
+        As for `annotate`, with those that say how a file is read (`CellOptions`).
 
     Returns
     -------
@@ -51,7 +48,8 @@ def annotate_file(
     source, output = Path(source), Path(output)
     if source.suffix != ".h5ad" or output.suffix != ".h5ad":
         raise InputError(f"{source} -> {output}: reads and writes .h5ad; for other files read them and call annotate")
-    cells = open_cells(source, counts=counts)
+    reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
+    cells = open_cells(source, **reading)
     if output.exists() and source.samefile(output):
         raise InputError(f"{output}: would overwrite its own input; choose another output")
     table, uns = annotation_table(cells, model, species, reference=reference, **options)

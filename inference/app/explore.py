@@ -4,7 +4,7 @@ import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import pandas as pd
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
-from ...tokenization.readers import open_cells
+from ...tokenization.readers import CellOptions, open_cells
 from ..annotation.in_memory import annotate
 from ..checkpoint import gene_table_of, load_checkpoint, read_finetuning
 from ..embedding.in_memory import embed
@@ -69,6 +69,7 @@ def explore(
     max_cells: int = MOST_CELLS,
     clusters: int = 8,
     seed: int = 0,
+    **reading: Unpack[CellOptions],
 ) -> Exploration:
     """Embed a file's cells, label or cluster them, and lay them out on a map.
 
@@ -86,6 +87,8 @@ def explore(
         Groups to make where the model gives no labels.
     seed
         Of the draw, the clusters and the map.
+    **reading
+        How the file is read: `CellOptions`.
 
     Raises
     ------
@@ -97,12 +100,13 @@ def explore(
     >>> found = explore("pbmc.h5ad", "runs/tiny", "human")  # doctest: +SKIP
     >>> found.summary  # doctest: +SKIP
     """
-    adata, n_cells = _read(path, max_cells, seed)
-    embed(adata, model, species)
+    adata, n_cells = _read(path, max_cells, seed, reading)
+    named: CellOptions = {**reading, "counts": "X"}
+    embed(adata, model, species, **named)
     embedding = np.asarray(adata.obsm["X_genecompass"], dtype=np.float64)
     positions, projection = _project(embedding, seed)
     if labelled := has_labels(model):
-        annotate(adata, model, species)
+        annotate(adata, model, species, **named)
         groups = adata.obs["genecompass_cell_type"].astype(str)
         scores = adata.obs["genecompass_cell_type_score"].astype(float)
     else:
@@ -183,7 +187,7 @@ def _table(model: str | os.PathLike[str]) -> GeneTable:
     return gene_table_of(load_checkpoint(model)[1])
 
 
-def _read(path: str | os.PathLike[str], max_cells: int, seed: int) -> tuple[Any, int]:
+def _read(path: str | os.PathLike[str], max_cells: int, seed: int, reading: CellOptions) -> tuple[Any, int]:
     import anndata as ad
     import scipy.sparse as sp
 
@@ -191,7 +195,7 @@ def _read(path: str | os.PathLike[str], max_cells: int, seed: int) -> tuple[Any,
     if not file.is_file():
         raise InputError(f"{file.name}: no such file")
     # counts and names alone, through the readers, which check what they read; the rest of the file stays unread
-    source = open_cells(file)
+    source = open_cells(file, **reading)
     n_cells = source.n_cells
     rows = np.arange(n_cells)
     if n_cells > max_cells:

@@ -93,14 +93,14 @@ def _groups(
     progress: str | None,
 ) -> Iterator[tuple[npt.NDArray[np.int64], list[Any]]]:
     """Positions and rows of cells of similar length, group by group."""
-    from tqdm.auto import tqdm
+    from ...tokenization.progress import Progress
 
     chosen = np.arange(len(tokenized)) if cells is None else np.asarray(cells, dtype=np.int64)
     known = getattr(tokenized, "lengths", None)
     lengths = known[chosen] if known is not None else np.array([len(tokenized[i]["input_ids"]) for i in chosen])
     # a cell without a single known gene still takes one (masked) slot
     batches = batches_by_tokens(np.maximum(lengths, 1), max_tokens, max_cells=max_cells)
-    for batch in tqdm(batches, desc=progress, disable=progress is None, unit="batch", leave=False):
+    for batch in Progress(batches, desc=progress, disable=progress is None, unit="batch", leave=False):
         positions = chosen[batch]
         yield positions, [tokenized[int(i)] for i in positions]
 

@@ -1,14 +1,14 @@
 """Embeddings of cells and genes into an AnnData in memory."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ...tokenization.gene_table import GeneTable
-from ...tokenization.matching import match_genes
-from ...tokenization.readers import open_cells
+from ...tokenization.matching import match_columns
+from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ..cells import Coverage, Reading, chunks, name_of, provenance
 from ..checkpoint import Model, gene_table_of, load_checkpoint
 from .encode import MAX_TOKENS, GeneMeans
@@ -29,12 +29,12 @@ def embed(
     genes: bool = True,
     key: str = CELL_KEY,
     gene_species: str | None = None,
-    counts: str = "auto",
     max_length: int | None = None,
     max_tokens: int = MAX_TOKENS,
     bf16: bool = False,
     device: str | None = None,
     progress: bool = False,
+    **reading: Unpack[CellOptions],
 ) -> Any:
     """Embed cells and genes, in place.
 
@@ -58,12 +58,14 @@ def embed(
         Also write gene embeddings.
     key
         Name in ``obsm``.
-    gene_species, counts
-        See `Reading`.
+    gene_species
+        Species of the gene names, where it is not the cells'.
     max_length
         Genes a cell; None for the model's longest.
     max_tokens, bf16, device, progress
         Slots a batch; mixed precision; where to compute; a progress bar.
+    **reading
+        How counts and genes are found: `CellOptions`.
 
     Returns
     -------
@@ -85,10 +87,10 @@ def embed(
     """
     network, processor = load_checkpoint(model, processor=processor, device=device, fold=isinstance(model, str))
     table = gene_table_of(processor)
-    source = open_cells(adata, counts=counts)
+    source = open_cells(adata, **reading)
     how = Pooling.choose(pooling, network.config)
     length = max_length or network.config.max_position_embeddings
-    reading = Reading(species, gene_species, counts, length, how.whole_cells(network.config))
+    taken = Reading(species, gene_species, length, how.whole_cells(network.config))
     how.width(network.config)  # refuses what this model does not have, before the work
     genes = genes and how.network is not None
     means = GeneMeans(table.vocab_size, network.config.hidden_size) if genes else None
@@ -104,46 +106,44 @@ def embed(
             gene_means=means,
             progress=f"cells from {first:,}" if progress else None,
         )
-        for first, tokenized in chunks(source, table, reading, coverage=coverage)
+        for first, tokenized in chunks(source, table, taken, coverage=coverage)
     ]
     adata.obsm[key] = np.concatenate(parts)
     if means is not None:
-        adata.varm[GENE_KEY] = gene_rows(source.var, adata.var_names, table, reading, means, source.obs)
+        adata.varm[GENE_KEY] = gene_rows(source, adata.var_names, table, taken, means)
     adata.uns["genecompass"] = {
         **adata.uns.get("genecompass", {}),
         **provenance(network, name_of(model)),
         "coverage": coverage.to_dict(),
         "counts_from": source.counts_from,
-        "embedding": {"key": key, "pooling": how.name, "layer": layer, "max_length": reading.max_length},
+        "embedding": {"key": key, "pooling": how.name, "layer": layer, "max_length": taken.max_length},
     }
     return adata
 
 
 def gene_rows(
-    var: pd.DataFrame,
+    cells: CellSource,
     names: pd.Index,
     table: GeneTable,
     reading: Reading,
     means: GeneMeans,
-    obs: pd.DataFrame,
 ) -> npt.NDArray[np.float32]:
     """Gene embeddings in the order of `names`; NaN rows for genes without one.
 
     Parameters
     ----------
-    var
-        Genes of the count matrix that was read (``raw`` may hold more than ``var``).
+    cells
+        What was read; ``raw`` may hold more genes than the AnnData. Genes are named in one species: with a species
+        column, the most frequent one counts.
     names
         ``var_names`` of the AnnData.
     table, reading, means
         Vocabulary, how cells were read, and the means by token.
-    obs
-        Cells, for a species column. Genes are named in one species; the most frequent one counts.
     """
-    species = reading.species
-    if species not in table.species:
-        species = str(obs[species].astype(str).mode().iloc[0])
-    match = match_genes(var, table, species=species, gene_species=reading.gene_species)
+    species, var = reading.species, cells.var
+    if species in cells.obs:
+        species = str(cells.obs[species].astype(str).mode().iloc[0])
+    match = match_columns(cells, table, species=species, gene_species=reading.gene_species)
     by_token = np.vstack([means.means(), np.full((1, means.sums.shape[1]), np.nan, dtype=np.float32)])
     rows = by_token[match.cell_token]  # token -1 takes the last row: NaN
     if len(var) == len(names) and (var.index == names).all():

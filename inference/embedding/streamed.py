@@ -8,7 +8,7 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ...tokenization.devices import check_device
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path, sole_writer, write_json
 from ...tokenization.gene_table import GeneTable
-from ...tokenization.readers import CellSource, open_cells
+from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ...tokenization.readers.hdf5 import open_hdf5
 from ..cells import CHUNK, Coverage, Reading, chunks, provenance
 from ..checkpoint import gene_table_of, load_checkpoint
@@ -38,6 +38,7 @@ class EmbedPlan:
     source_modified: float
     cells: int
     model: str
+    cells_read: dict[str, Any]
     reading: dict[str, Any]
     pooling: str
     layer: int
@@ -58,7 +59,6 @@ def embed_file(
     genes: bool = True,
     key: str = CELL_KEY,
     gene_species: str | None = None,
-    counts: str = "auto",
     max_length: int | None = None,
     max_tokens: int = MAX_TOKENS,
     bf16: bool = False,
@@ -66,6 +66,7 @@ def embed_file(
     processes: int = 1,
     restart: bool = False,
     progress: bool = False,
+    **reading: Unpack[CellOptions],
 ) -> Path:
     """Embed an ``.h5ad`` file into a copy that keeps every other entry.
 
@@ -76,7 +77,7 @@ def embed_file(
     ----------
     source, output
         ``.h5ad`` files; may not be the same.
-    model, species, pooling, layer, genes, key, gene_species, counts, max_length, max_tokens, bf16
+    model, species, pooling, layer, genes, key, gene_species, max_length, max_tokens, bf16, **reading
         As for `embed`.
     devices
         ``["cuda:0", "cuda:1"]``: processes take them in turn.
@@ -111,20 +112,21 @@ def embed_file(
         raise InputError(f"{output}: would overwrite its own input; choose another output")
     for device in devices or ():
         check_device(device)
-    cells = open_cells(source, counts=counts)
+    cells = open_cells(source, **reading)
     network, processor = load_checkpoint(model, device="cpu")
     how = Pooling.choose(pooling, network.config)
     how.width(network.config)  # refuses what this model does not have, before the work
     genes = genes and how.network is not None
     length = max_length or network.config.max_position_embeddings
-    reading = Reading(species, gene_species, counts, length, how.whole_cells(network.config))
+    taken = Reading(species, gene_species, length, how.whole_cells(network.config))
     plan = EmbedPlan(
         source=str(source.resolve()),
         source_bytes=source.stat().st_size,
         source_modified=source.stat().st_mtime,
         cells=cells.n_cells,
         model=str(model),
-        reading=asdict(reading),
+        cells_read=dict(reading),
+        reading=asdict(taken),
         pooling=how.name,
         layer=layer,
         genes=genes,
@@ -150,7 +152,7 @@ def _write(
     varm = {}
     if means is not None:
         names = cells.var.index if cells.counts_from != "raw" else _var_names(source)
-        varm[GENE_KEY] = gene_rows(cells.var, names, table, reading, means, cells.obs)
+        varm[GENE_KEY] = gene_rows(cells, names, table, reading, means)
     uns = {
         **provenance(network, plan.model),
         "coverage": coverage.to_dict(),
@@ -207,7 +209,7 @@ def _run_parts(plan: EmbedPlan, work: Path, devices: list[str] | None, progress:
 
 def _embed_part(plan: EmbedPlan, work: Path, part: int, device: str | None, progress: bool) -> None:
     """Embed the rows of one part, continuing after the last saved chunk."""
-    from tqdm.auto import tqdm
+    from ...tokenization.progress import Progress
 
     network, processor = load_checkpoint(plan.model, device=device, fold=True)
     table = gene_table_of(processor)
@@ -222,9 +224,9 @@ def _embed_part(plan: EmbedPlan, work: Path, part: int, device: str | None, prog
     if done >= stop:
         return
     embedding = _open_rows(folder / "cells.npy", (stop - start, width), fresh=done == start)
-    source = open_cells(plan.source, counts=plan.reading["counts"])
+    source = open_cells(plan.source, **plan.cells_read)
     reading = Reading(**plan.reading)
-    with tqdm(total=stop - start, initial=done - start, unit="cell", disable=not progress) as bar:
+    with Progress(total=stop - start, initial=done - start, unit="cell", disable=not progress) as bar:
         for number, (first, tokenized) in enumerate(
             chunks(source, table, reading, start=done, stop=stop, coverage=coverage), start=1
         ):

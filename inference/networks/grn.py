@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from scipy import sparse
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.readers import CellOptions
 from ..checkpoint import Model, gene_table_of, load_checkpoint
 from ..perturbation.cells import PerturbedCells, columns_of_genes, take_cells
 from ..perturbation.forward import CopyReader
@@ -67,13 +68,13 @@ def infer_grn(
     gene_table: GeneTable | None = None,
     max_tokens: int = 16384,
     bf16: bool = False,
-    counts: str = "auto",
     processor: Any = None,
     device: str | torch.device | None = None,
     store: str | os.PathLike[str] | None = None,
     key_added: str | None = "genecompass_grn",
     seed: int = 0,
     progress: bool = True,
+    **reading: Unpack[CellOptions],
 ) -> pd.DataFrame:
     """Infer which regulators act on which targets in some cells, best those of one type.
 
@@ -112,7 +113,7 @@ def infer_grn(
         Options of tree ensembles and of the autoencoder.
     gene_table
         Vocabulary to match genes with, where there is no model.
-    max_tokens, bf16, counts, processor, device
+    max_tokens, bf16, processor, device
         As for `perturb`.
     store
         For ``"deletion"``: file (``.npz``) from which a run that was cut off goes on.
@@ -120,6 +121,8 @@ def infer_grn(
         Where in ``adata.uns`` the network goes if `adata` is an AnnData; None for nowhere.
     seed
         Of the draw of cells, trees, the autoencoder and random weights.
+    **reading
+        How the file is read: `CellOptions`.
 
     Returns
     -------
@@ -159,11 +162,11 @@ def infer_grn(
         gene_table,
         species=species,
         gene_species=gene_species,
-        counts=counts,
         cells=cells,
         max_cells=max_cells,
         max_length=reader.base.config.max_position_embeddings if reader else 2048,
         seed=seed,
+        **reading,
     )
     rows, columns = network_genes(
         taken, regulators=regulators, targets=targets, n_variable=n_variable, min_share=min_share

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
-from tqdm.auto import tqdm
 
 from ...tokenization.errors import InputError
+from ...tokenization.progress import Progress
 from ..perturbation.cells import PerturbedCells
 from ..perturbation.edits import Edit
 from ..perturbation.forward import CopyReader, Row
@@ -146,7 +146,7 @@ def attention_scores(
     regulator_token, target_token = token[list(regulators)], token[list(targets)]
     total = np.zeros((len(regulators), len(targets)))
     count = np.zeros_like(total)
-    for ids, weights in tqdm(
+    for ids, weights in Progress(
         _attention_of_cells(reader, cells, layers), total=len(cells), disable=not progress, leave=False
     ):
         slot = {int(t): place for place, t in enumerate(ids)}

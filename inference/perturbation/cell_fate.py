@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from scipy import sparse
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
-from ...tokenization.readers import open_cells
+from ...tokenization.readers import CellOptions, open_cells
 from ..checkpoint import Model, gene_table_of, load_checkpoint
 from .cells import PerturbedCells, measured_genes, read_gene_list, take_cells
 from .edits import Absent, Edit, Kind, Level, Ranks
@@ -159,12 +159,12 @@ def rank_cell_fate(
     pooling: Pooling = "mean",
     bf16: bool = False,
     max_tokens: int = 16384,
-    counts: str = "auto",
     processor: Any = None,
     device: str | torch.device | None = None,
     store: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
+    **reading: Unpack[CellOptions],
 ) -> CellFateResult:
     """Rank genes by how far perturbing them moves start cells towards goal cells.
 
@@ -198,6 +198,8 @@ def rank_cell_fate(
         Draw this many start cells, and at most so many goal cells.
     store
         File (``.npz``) from which the ranking of single candidates goes on after it was cut off.
+    **reading
+        How files are read: `CellOptions`.
 
     Returns
     -------
@@ -225,7 +227,7 @@ def rank_cell_fate(
     everyone, target = _start_and_goal(
         adata, start, goal, goal_adata, table,
         max_length=int(reader.base.config.max_position_embeddings), species=species, goal_species=goal_species,
-        gene_species=gene_species, counts=counts, seed=seed, inserts=edit.absent == "insert",
+        gene_species=gene_species, reading=reading, seed=seed, inserts=edit.absent == "insert",
     )  # fmt: skip
     cells = everyone if max_cells is None else everyone.draw(max_cells, seed=seed)
     asked, names, missing = _candidates(candidates, cells, edit, min_cells)
@@ -330,14 +332,14 @@ def _start_and_goal(
     species: str,
     goal_species: str | None,
     gene_species: str | None,
-    counts: str,
+    reading: CellOptions,
     seed: int,
     inserts: bool,
 ) -> tuple[PerturbedCells, PerturbedCells]:
     goal_source = adata if goal_adata is None else goal_adata
     start_rows = select_cells(adata, start) if isinstance(start, str) else start
     goal_rows = select_cells(goal_source, goal) if isinstance(goal, str) else goal
-    options: dict[str, Any] = {"counts": counts, "max_length": max_length, "seed": seed}
+    options: dict[str, Any] = {**reading, "max_length": max_length, "seed": seed}
     everyone = take_cells(adata, table, species=species, gene_species=gene_species, cells=start_rows, **options)
     target = take_cells(
         goal_source,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,9 @@ from scipy import sparse
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
-from ...tokenization.matching import GeneMatch, match_genes
-from ...tokenization.readers import open_cells
+from ...tokenization.matching import GeneMatch, match_columns
+from ...tokenization.readers import CellOptions, open_cells
+from ...tokenization.tokenize import judge_coverage
 from .edits import CellEditor, Edit, expression_levels
 from .matching import GeneProfile
 
@@ -133,11 +134,11 @@ def take_cells(
     *,
     species: str,
     gene_species: str | None = None,
-    counts: str = "auto",
     cells: npt.ArrayLike | None = None,
     max_cells: int | None = None,
     max_length: int = 2048,
     seed: int = 0,
+    **reading: Unpack[CellOptions],
 ) -> PerturbedCells:
     """Read the cells to work on.
 
@@ -147,7 +148,7 @@ def take_cells(
         Path or AnnData.
     table
         The model's gene table.
-    species, gene_species, counts
+    species, gene_species
         As for tokenising.
     cells
         Boolean mask or row numbers; default all.
@@ -155,13 +156,15 @@ def take_cells(
         Draw this many of them at random.
     seed
         Of that draw.
+    **reading
+        How the file is read: `CellOptions`.
 
     Raises
     ------
     InputError
         If there are no cells, or fewer than `max_cells`.
     """
-    opened = open_cells(source, counts=counts)
+    opened = open_cells(source, **reading)
     rows = _rows_of(cells, opened.n_cells)
     if not len(rows):
         raise InputError(f"{opened.name}: no cell chosen out of {opened.n_cells}")
@@ -169,8 +172,10 @@ def take_cells(
         if not 1 <= max_cells <= len(rows):
             raise InputError(f"{opened.name}: {max_cells} cells asked for, but there are {len(rows)}; ask for fewer")
         rows = np.sort(np.random.default_rng(seed).choice(rows, max_cells, replace=False))
-    match = match_genes(opened.var, table, species=species, gene_species=gene_species)
+    match = match_columns(opened, table, species=species, gene_species=gene_species)
     matrix = _read_rows(opened, rows)
+    match.report.add(np.asarray(matrix.sum(axis=0)).ravel(), cells=len(rows))
+    judge_coverage(opened, [match])
     matrix.data[match.cell_token[matrix.indices] < 0] = 0
     # genes that share a token are one gene to the model: they are counted in the first of their columns
     matrix.indices = _first_of_token(match.cell_token)[matrix.indices].astype(matrix.indices.dtype)

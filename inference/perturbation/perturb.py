@@ -3,13 +3,14 @@
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ...tokenization.errors import InputError
+from ...tokenization.readers import CellOptions
 from ..checkpoint import Model, gene_table_of, load_checkpoint
 from .cells import (
     PerturbedCells,
@@ -61,12 +62,12 @@ def perturb(
     pooling: Pooling = "mean",
     bf16: bool = False,
     max_tokens: int = 16384,
-    counts: str = "auto",
     processor: Any = None,
     device: str | torch.device | None = None,
     store: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
+    **reading: Unpack[CellOptions],
 ) -> PerturbationResult:
     """Perturb genes in silico and measure what the model makes of it, against matched random genes.
 
@@ -123,8 +124,6 @@ def perturb(
         Compute in bfloat16: about twice as fast, but effects below about 1e-5 in cosine drown in its rounding.
     max_tokens
         Gene slots in a batch.
-    counts
-        Where raw counts are: ``"auto"``, ``"X"``, ``"raw"`` or a layer.
     processor, device
         As for `load_checkpoint`.
     store
@@ -133,6 +132,8 @@ def perturb(
         Of the draw of cells and of the null.
     progress
         Show a bar over cells.
+    **reading
+        How files are read: `CellOptions`.
 
     Returns
     -------
@@ -168,11 +169,11 @@ def perturb(
         table,
         species=species,
         gene_species=gene_species,
-        counts=counts,
         cells=cells,
         max_cells=max_cells,
         max_length=reader.base.config.max_position_embeddings,
         seed=seed,
+        **reading,
     )
     groups = group_of_cells(taken, groupby)
     asked, names = perturbations_asked(
@@ -183,7 +184,7 @@ def perturb(
         asked, taken.profile(), n_null=n_null, seed=seed, null_among_asked=genes == ALL_EXPRESSED, everywhere=everywhere
     )
     target_columns = _target_columns(targets, taken, min_cells)
-    goal_cells = None if goal is None else _goal_cells(goal, adata, taken, species, gene_species, counts)
+    goal_cells = None if goal is None else _goal_cells(goal, adata, taken, species, gene_species, reading)
     screen = Screen(
         reader,
         taken,
@@ -323,13 +324,13 @@ def group_of_cells(cells: PerturbedCells, column: str | None) -> npt.NDArray[np.
 
 
 def _goal_cells(
-    goal: Any, adata: Any, start: PerturbedCells, species: str, gene_species: str | None, counts: str
+    goal: Any, adata: Any, start: PerturbedCells, species: str, gene_species: str | None, reading: CellOptions
 ) -> PerturbedCells:
     elsewhere = isinstance(goal, (str, os.PathLike)) or hasattr(goal, "obs")
     source, rows = (goal, None) if elsewhere else (adata, goal)
     return take_cells(
-        source, start.table, species=species, gene_species=gene_species, counts=counts, cells=rows,
-        max_length=start.max_length,
+        source, start.table, species=species, gene_species=gene_species, cells=rows,
+        max_length=start.max_length, **reading,
     )  # fmt: skip
 
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
+from ...tokenization.progress import Progress
 from .cells import PerturbedCells
 from .edits import CellEditor, Ranks
 from .forward import CopyReader, States, cosine_distance
@@ -127,7 +127,7 @@ class Screen:
         """
         result, done = self._begin(store, key)
         saved = time.monotonic()
-        for index in tqdm(range(done, len(self.cells)), initial=done, total=len(self.cells), disable=not progress):
+        for index in Progress(range(done, len(self.cells)), initial=done, total=len(self.cells), disable=not progress):
             began = time.monotonic()
             self._run_cell(index, result)
             result.seconds += time.monotonic() - began

@@ -1,6 +1,7 @@
 """The whole path on real cells: what it leaves behind, that no test cell taught anything, and the README on top."""
 
 import re
+import shlex
 from pathlib import Path
 
 import anndata as ad
@@ -14,7 +15,7 @@ from genecompass.eval.demo.walk import run_demo
 from genecompass.tokenization.errors import InputError
 from transformers import AutoModelForMaskedLM
 
-from genecompass.cli import VERBS
+from genecompass.cli import VERBS, main
 
 pytestmark = pytest.mark.slow
 
@@ -102,3 +103,35 @@ def test_the_readme_runs_as_printed(demo, monkeypatch):
 
 def test_the_readme_mentions_every_verb():
     assert not [verb for verb in VERBS if verb not in README]
+
+
+def _examples():
+    """Examples of the help that need no more than what the demo leaves."""
+    from typer.main import get_command
+
+    from genecompass.cli import app
+
+    def walk(command, path):
+        if hasattr(command, "list_commands"):
+            context = command.make_context(" ".join(path), ["--help"], resilient_parsing=True)
+            for name in command.list_commands(context):
+                yield from walk(command.get_command(context, name), (*path, name))
+        else:
+            for example in (command.epilog or "").removeprefix("Example: ").split("; "):
+                yield shlex.split(example[example.index("genecompass") :])[1:]
+
+    wanting = {"app", "torchrun", "dosage.csv", "dosage_sensitive_tfs.csv", "trrust_human.tsv", "baron_both.h5ad"}
+    for words in walk(get_command(app), ()):
+        rest = [word for word in words if "demo_output" in word]
+        if rest and not wanting & set(words) and "STRING=STRING-network.csv" not in words and ".cli" not in words:
+            yield words
+
+
+@pytest.mark.parametrize("words", [pytest.param(words, id=" ".join(words[:2])) for words in _examples()])
+def test_examples_of_the_help_run(demo, words, monkeypatch, tmp_path):
+    (tmp_path / "demo_output").symlink_to(demo["folder"])
+    monkeypatch.chdir(tmp_path)
+    cell = demo["result"].cells.obs_names[0]
+    with pytest.raises(SystemExit) as stopped:
+        main([cell if word == "AAAGCCTGGCTAAC-1" else word for word in words])
+    assert not stopped.value.code

@@ -169,7 +169,7 @@ def test_command_line(tmp_path, capsys):
         main(["benchmark", "priors", *common, "--network", f"human={tmp_path}/net.tsv",
               "--families", f"human={tmp_path}/fam.tsv", "--table", str(tmp_path / "p.safetensors"),
               "--evidence", f"human={tmp_path}/net.tsv", "--width", "8", "--epochs", "3",
-              "--seeds", "2", "--resamples", "10",
+              "--seeds", "0,1", "--resamples", "10",
               "-o", str(tmp_path / "out.json")])  # fmt: skip
     assert not done.value.code
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
@@ -203,7 +203,7 @@ def test_tables_and_checkpoints_carry_a_card(tmp_path):
             f"{folder}/gene_family.safetensors",
         ],
         ["build", "grn", "--network", f"human={tmp_path}/net.tsv", *common, f"{folder}/grn.safetensors"],
-        ["attach", f"{tmp_path}/start", f"{folder}/grn.safetensors", "-o", str(grown)],
+        ["attach", f"{folder}/grn.safetensors", "--model", f"{tmp_path}/start", "-o", str(grown)],
     ):
         with pytest.raises(SystemExit) as done:
             main(["priors", *arguments])

@@ -26,7 +26,8 @@ def table():
 def _save(folder, table, cls, **options):
     torch.manual_seed(0)
     config = gc.GeneCompassConfig.tiny(
-        vocab_size=table.vocab_size, max_position_embeddings=32, initializer_range=0.3, species=["human"], **options
+        **{"vocab_size": table.vocab_size, "max_position_embeddings": 32, "initializer_range": 0.3} | options,
+        species=["human"],
     )
     model = getattr(gc, cls)(config)
     model.save_pretrained(folder)
@@ -86,6 +87,22 @@ def test_a_model_that_adds_up_its_genes_gets_what_each_adds(table, adata, tmp_pa
     np.testing.assert_allclose(attribution, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["cell", None])
+def test_a_cell_vector_is_explained_by_all_genes(table, adata, tmp_path, pooling):
+    cell = {"cell_size": 6, "cell_axes": 4, "cell_profile": 8, "max_position_embeddings": 5}
+    labels = {"id2label": {0: "B", 1: "T"}, "label2id": {"B": 0, "T": 1}, "classifier_pooling": pooling}
+    cls = "GeneCompassForSequenceClassification" if pooling else "GeneCompassModel"
+    folder = _save(tmp_path / "model", table, cls, **cell, **(labels if pooling else {}))
+    found = gc.explain(adata, str(folder), "human", "b", steps=64, device="cpu")
+    assert len(found.genes) == int((adata["b"].X > 0).sum()) > 5
+    assert abs(found.output - found.baseline) > 1e-2
+    assert found.gap == pytest.approx(0, abs=2e-3 * max(1, abs(found.output - found.baseline)))
+    unread = found.genes.query("rank >= 5")["attribution"]
+    assert (unread != 0).all()
+    attention = gc.explain(adata, str(folder), "human", "b", method="attention", device="cpu").genes
+    assert (attention.query("rank >= 5")["attribution"] == 0).all()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_a_number_a_gene(classifier, adata, method):
     found = gc.explain(adata, str(classifier), "human", "a", method=method, device="cpu")
@@ -95,18 +112,18 @@ def test_every_method_gives_a_number_a_gene(classifier, adata, method):
 
 
 def test_the_command_writes_table_and_figure(classifier, adata, tmp_path):
-    from genecompass.commands.annotate import app
+    from genecompass.commands.explain import app
 
     pytest.importorskip("matplotlib")
     adata[:3].write_h5ad(tmp_path / "cells.h5ad")
-    output = tmp_path / "out.h5ad"
+    output = tmp_path / "why"
     arguments = [str(tmp_path / "cells.h5ad"), "--model", str(classifier), "--species", "human", "-o", str(output)]
-    done = CliRunner().invoke(app, [*arguments, "--explain", "c"])
+    done = CliRunner().invoke(app, [*arguments, "--cell", "c"])
     assert done.exit_code == 0, done.output
-    written = pd.read_csv(tmp_path / "out_c.tsv", sep="\t")
+    written = pd.read_csv(output / "c.tsv", sep="\t")
     assert {"gene", "gene_id", "attribution", "value", "rank"} == set(written.columns)
-    assert (tmp_path / "out_c.png").stat().st_size > 1000
-    assert (tmp_path / "out_c.svg").exists()
+    assert (output / "c.png").stat().st_size > 1000
+    assert (output / "c.svg").exists()
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def client(hub, tmp_path):
 
 @pytest.fixture
 def command(client):
-    """Run the command line in a fresh process: ``command("push", folder, "someone/x")``; the finished process."""
+    """Run the command line in a fresh process: ``command("verify", folder)``; the finished process."""
 
     def run(*arguments, **options):
         code = f"from genecompass.cli import main; main({[str(argument) for argument in arguments]!r})"

@@ -36,9 +36,9 @@ print("CORPUS", [cell["cell_id"] for cell in cells])
 
 def test_published_folders_serve_somebody_without_the_package(hub, client, checkpoint, adapter, corpus):
     pushes = [
-        ["push", str(checkpoint), "someone/tiny", "--revision", "v1"],
-        ["push", str(adapter), "someone/adapter", "--revision", "v1", "--base", "someone/tiny@v1"],
-        ["push", str(corpus), "someone/cells", "--revision", "v1", "--dataset"],
+        ["push", str(checkpoint), "--repo", "someone/tiny", "--revision", "v1"],
+        ["push", str(adapter), "--repo", "someone/adapter", "--revision", "v1", "--base", "someone/tiny@v1"],
+        ["push", str(corpus), "--repo", "someone/cells", "--revision", "v1", "--dataset"],
     ]
     out = client(
         f"from genecompass.cli import app\nfor arguments in {pushes!r}:\n    app(arguments, standalone_mode=False)"
@@ -89,7 +89,7 @@ def _logits_here(checkpoint, adapter):
 def test_dry_run_lists_everything_and_sends_nothing(hub, command, checkpoint):
     (checkpoint / "optimizer.pt").write_bytes(b"state")
     before = {path: path.read_bytes() for path in checkpoint.iterdir()}
-    result = command("push", checkpoint, "someone/tiny", "--dry-run", token=None)
+    result = command("push", checkpoint, "--repo", "someone/tiny", "--dry-run", token=None)
     assert result.returncode == 0, result.stderr
     for path in checkpoint.iterdir():
         assert path.name in result.stdout
@@ -100,15 +100,15 @@ def test_dry_run_lists_everything_and_sends_nothing(hub, command, checkpoint):
 
 
 def test_pinned_revisions_stay_and_a_tag_moves_only_when_told(hub, client, command, checkpoint):
-    assert command("push", checkpoint, "someone/tiny", "--revision", "v1").returncode == 0
+    assert command("push", checkpoint, "--repo", "someone/tiny", "--revision", "v1").returncode == 0
     first = hub.head("someone/tiny", revision="v1")
     (checkpoint / "notes.txt").write_text("second version")
     (checkpoint / "special_tokens_map.json").unlink(missing_ok=True)
     record_files(checkpoint, ["notes.txt"])
-    refused = command("push", checkpoint, "someone/tiny", "--revision", "v1")
+    refused = command("push", checkpoint, "--repo", "someone/tiny", "--revision", "v1")
     assert refused.returncode == 2
     assert "tag v1 exists already" in refused.stderr
-    assert command("push", checkpoint, "someone/tiny", "--revision", "v2").returncode == 0
+    assert command("push", checkpoint, "--repo", "someone/tiny", "--revision", "v2").returncode == 0
     assert hub.head("someone/tiny", revision="v1") == first
     pull = """
 from genecompass.tokenization.sources import resolve
@@ -116,14 +116,14 @@ for tag in ("v1", "v2"):
     print((resolve(f"someone/tiny@{tag}") / "notes.txt").exists())
 """
     assert client(pull).split() == ["False", "True"]
-    assert command("push", checkpoint, "someone/tiny", "--revision", "v1", "--move-tag").returncode == 0
+    assert command("push", checkpoint, "--repo", "someone/tiny", "--revision", "v1", "--move-tag").returncode == 0
     assert client(pull).split() == ["True", "True"]
 
 
 def test_files_of_the_previous_push_go_but_those_of_others_stay(hub, command, checkpoint):
     (checkpoint / "notes.txt").write_text("first version")
     record_files(checkpoint, ["notes.txt"])
-    assert command("push", checkpoint, "someone/tiny").returncode == 0
+    assert command("push", checkpoint, "--repo", "someone/tiny").returncode == 0
     files = hub.files("someone/tiny")
     assert "notes.txt" in files
     files["banner.png"] = b"uploaded by hand"
@@ -131,7 +131,7 @@ def test_files_of_the_previous_push_go_but_those_of_others_stay(hub, command, ch
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     manifest["files"].pop("notes.txt")
     write_json(checkpoint / "manifest.json", manifest)
-    assert command("push", checkpoint, "someone/tiny").returncode == 0
+    assert command("push", checkpoint, "--repo", "someone/tiny").returncode == 0
     assert "notes.txt" not in hub.files("someone/tiny")
     assert "banner.png" in hub.files("someone/tiny")
 
@@ -143,7 +143,7 @@ def test_an_interrupted_push_is_resumed(hub, command, checkpoint):
     (checkpoint / "other.safetensors").write_bytes(content)
     record_files(checkpoint, ["other.safetensors"])
     hub.fail_after_uploads = 1
-    cut = command("push", checkpoint, "someone/tiny", "--revision", "v1")
+    cut = command("push", checkpoint, "--repo", "someone/tiny", "--revision", "v1")
     assert cut.returncode == 2
     assert "network lost" in cut.stderr
     assert "push again to resume" in cut.stderr
@@ -153,7 +153,7 @@ def test_an_interrupted_push_is_resumed(hub, command, checkpoint):
     assert "v1" not in hub.repos["model", "someone/tiny"]["refs"]
 
     hub.fail_after_uploads = None
-    assert command("push", checkpoint, "someone/tiny", "--revision", "v1").returncode == 0
+    assert command("push", checkpoint, "--repo", "someone/tiny", "--revision", "v1").returncode == 0
     assert hub.uploads == len(hub.large), "no large file was sent twice"
     assert command("verify", "someone/tiny@v1").returncode in (0, 1)
     assert set(hub.files("someone/tiny")) >= {"model.safetensors", "other.safetensors", "manifest.json"}
@@ -197,12 +197,12 @@ for token, repo in ((None, "someone/tiny"), ("hf_wrong", "someone/tiny"), ("hf_f
 
 
 def test_visibility_of_an_existing_repository_is_not_changed_behind_its_owner(hub, command, checkpoint):
-    assert command("push", checkpoint, "lab/tiny", "--public").returncode == 0
+    assert command("push", checkpoint, "--repo", "lab/tiny", "--public").returncode == 0
     assert not hub.repos["model", "lab/tiny"]["private"]
-    refused = command("push", checkpoint, "lab/tiny", "--private")
+    refused = command("push", checkpoint, "--repo", "lab/tiny", "--private")
     assert refused.returncode == 2
     assert "exists already and is public" in refused.stderr
-    assert command("push", checkpoint, "lab/tiny").returncode == 0
+    assert command("push", checkpoint, "--repo", "lab/tiny").returncode == 0
 
 
 @pytest.mark.parametrize(

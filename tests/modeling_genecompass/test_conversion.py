@@ -168,7 +168,7 @@ def test_the_verb(fixtures, tmp_path, capsys):
     folder = fixtures / "reference-tiny" / "sequence_classification"
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as done:
-        main(["convert", str(folder), str(out)])
+        main(["convert", str(folder), "-o", str(out)])
     assert done.value.code in (0, None)
     printed = capsys.readouterr().out
     assert "merged   bert.embeddings.homologous_index" in printed
@@ -176,6 +176,6 @@ def test_the_verb(fixtures, tmp_path, capsys):
     assert "# out" in (out / "README.md").read_text()
     assert check_manifest(out) == []
     with pytest.raises(SystemExit) as done:
-        main(["convert", str(folder), str(out)])
+        main(["convert", str(folder), "-o", str(out)])
     assert done.value.code == 2
     assert "is there already" in capsys.readouterr().err

@@ -30,6 +30,7 @@ def refused(tmp_path, adata, table, capsys):
                 "corpus",
                 "tokenize",
                 f"{species}={path}",
+                "-o",
                 tmp_path / "out",
                 "--table",
                 tmp_path / "genes.tsv.gz",
@@ -86,7 +87,7 @@ def test_species_and_genes(refused):
         return adata
 
     assert "'rat' is neither a species of this vocabulary (human, mouse)" in refused(None, species="rat")
-    assert "pass species='mouse'" in refused(mouse_symbols)
+    assert "pass --species mouse" in refused(mouse_symbols)
     assert "none of the 40 genes is known" in refused(strange)
     assert "no var column 'mine'" in refused(None, "--gene-column", "mine")
     assert "no matrix 'mine'; there are X" in refused(None, "--counts", "mine")

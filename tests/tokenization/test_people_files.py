@@ -88,7 +88,7 @@ def test_what_is_hardly_understood_is_refused_and_half_is_warned_of(table, caplo
     adata = cells(["INS", *[f"unknown {i}" for i in range(40)]])
     with pytest.raises(InputError, match="hold 126 of 7,626 counts"):
         tokenize_cells(adata, table, species="human")
-    assert len(tokenize_cells(adata, table, species="human", least_coverage=0)) == 3
+    assert len(tokenize_cells(adata, table, species="human", min_coverage=0)) == 3
     with caplog.at_level(logging.INFO, logger="genecompass"):
         tokenize_cells(cells(["INS", "a", "b", "c"]), table, species="human")
     assert "less than half" in caplog.text

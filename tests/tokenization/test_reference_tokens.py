@@ -103,7 +103,7 @@ def test_command_line_gives_the_same_bytes(reference, tmp_path, capsys):
     folder, table = reference
     inputs = [f"{species}={folder / species}.h5ad" for species in SPECIES]
     with pytest.raises(SystemExit) as ended:
-        main(["corpus", "tokenize", *inputs, str(tmp_path / "out"), "--table", str(folder / "genes.tsv.gz")])
+        main(["corpus", "tokenize", *inputs, "-o", str(tmp_path / "out"), "--table", str(folder / "genes.tsv.gz")])
     assert ended.value.code == 0
     for number, species in enumerate(SPECIES):
         frame = pd.read_parquet(tmp_path / "out" / f"data-{number:05d}-of-00002.parquet")

@@ -1,17 +1,26 @@
 """Cells from any file: one door, `open_cells`, and one kind of thing behind it, `CellSource`."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
 
+from ..cell_options import LEAST_COVERAGE, CellOptions
 from ..errors import InputError
 from .source import CellSource
 
-__all__ = ["CellSource", "open_cells"]
+__all__ = ["CellOptions", "CellSource", "open_cells"]
 
 
 def open_cells(
-    source: Any, *, counts: str = "auto", block_rows: int = 4096, allow_fractional: bool = False
+    source: Any,
+    *,
+    counts: str = "auto",
+    gene_column: str | None = None,
+    rescue_ids: bool = False,
+    allow_fractional: bool = False,
+    min_coverage: float = LEAST_COVERAGE,
+    block_rows: int = 4096,
 ) -> CellSource:
     """Open cells of a file or AnnData object for reading in blocks of rows; matrices are never read whole.
 
@@ -23,14 +32,16 @@ def open_cells(
     counts
         ``"auto"`` finds the raw counts (``raw``, then a layer that is called after them, then ``X``); or ``"X"``,
         ``"raw"``, the name of a layer.
+    gene_column, rescue_ids, allow_fractional, min_coverage
+        As `CellOptions` describes them; what is said here holds wherever these cells are used.
     block_rows
         Largest number of cells in a block.
-    allow_fractional
-        Take counts that are not whole numbers, as some quantifiers estimate them.
 
     Returns
     -------
     CellSource
+        Accepted by every function that takes a file of cells. One that is open already is given back, with what is
+        said here about its genes.
 
     Raises
     ------
@@ -46,8 +57,17 @@ def open_cells(
     options: dict[str, Any] = {"counts": counts, "block_rows": block_rows, "allow_fractional": allow_fractional}
     if block_rows < 1:
         raise InputError(f"block_rows is {block_rows}; it must be at least 1")
-    if isinstance(source, CellSource):
-        return source
+    if not 0 <= min_coverage <= 1:
+        raise InputError(f"min_coverage is {min_coverage}; it is a share, from 0 to 1")
+    cells = copy.copy(source) if isinstance(source, CellSource) else _open(source, options)
+    cells.gene_column = gene_column or cells.gene_column
+    cells.rescue_ids = rescue_ids or cells.rescue_ids
+    if min_coverage != LEAST_COVERAGE:
+        cells.min_coverage = min_coverage
+    return cells
+
+
+def _open(source: Any, options: dict[str, Any]) -> CellSource:
     if not isinstance(source, str | os.PathLike):
         if not (hasattr(source, "obs") and hasattr(source, "var") and hasattr(source, "X")):
             raise InputError(f"cannot read cells from a {type(source).__name__}; pass a path or an AnnData")

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
+from ..cell_options import LEAST_COVERAGE
 from ..errors import InputError
 from .counts import check_counts
 
@@ -41,6 +42,8 @@ class CellSource:
         What is known of genes and cells; the index holds their names.
     counts_from
         Where the raw counts were found: ``"X"``, ``"raw"`` or a layer.
+    gene_column, rescue_ids, min_coverage
+        How its genes are looked up, and how many must be known: see `CellOptions`.
 
     Examples
     --------
@@ -69,6 +72,9 @@ class CellSource:
             raise InputError(f"{name}: holds {len(obs)} cells and {len(var)} genes; nothing to read")
         self.name, self.obs, self.counts_from = name, obs, counts_from
         self.block_rows, self.allow_fractional = block_rows, allow_fractional
+        self.gene_column: str | None = None
+        self.rescue_ids = False
+        self.min_coverage = LEAST_COVERAGE
         self._rows = rows
         keep_columns = _expression_columns(var) if keep_columns is None else keep_columns
         self._columns = None if keep_columns is None or keep_columns.all() else np.flatnonzero(keep_columns)

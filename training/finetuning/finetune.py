@@ -15,7 +15,7 @@ from ...tokenization.devices import check_device
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.matching import match_genes
-from ...tokenization.readers import open_cells
+from ...tokenization.readers import CellOptions, open_cells
 from ...tokenization.sources import resolve
 from ...tokenization.tokenize import tokenize_cells
 from .data import Labels, find_groups, read_labels
@@ -32,7 +32,6 @@ def finetune_cells(
     output: str | os.PathLike[str] | None = None,
     merge: bool = False,
     gene_species: str | None = None,
-    counts: str = "auto",
     max_length: int | None = None,
     **options: Any,
 ) -> FinetuneResult:
@@ -54,12 +53,10 @@ def finetune_cells(
         Save a whole checkpoint instead of an adapter.
     gene_species
         Species of the gene names where it is not the cells'.
-    counts
-        Where the raw counts are: ``"auto"``, ``"X"``, ``"raw"`` or a layer.
     max_length
         Genes a cell; None for the model's longest.
     **options
-        See `FinetuneOptions`.
+        See `FinetuneOptions`; and those that say how a file is read (`CellOptions`).
 
     Returns
     -------
@@ -76,10 +73,11 @@ def finetune_cells(
     >>> result.validation["macro_f1"]  # doctest: +SKIP
     0.91
     """
+    reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
     settings = FinetuneOptions(**options)
     check_device(settings.device)
     check_output(output)
-    cells = open_cells(adata, counts=counts)
+    cells = open_cells(adata, **reading)
     labels = read_labels(cells.obs, label, where=cells.name)
     groups, group_column = find_groups(cells.obs, settings.group)
     base = resolve(model)
@@ -114,7 +112,6 @@ def finetune_genes(
     output: str | os.PathLike[str] | None = None,
     merge: bool = False,
     gene_species: str | None = None,
-    counts: str = "auto",
     max_length: int | None = None,
     max_cells: int | None = 2000,
     **options: Any,
@@ -123,14 +120,14 @@ def finetune_genes(
 
     Parameters
     ----------
-    adata, model, species, output, merge, gene_species, counts, max_length
+    adata, model, species, output, merge, gene_species, max_length
         As for `finetune_cells`.
     gene_labels
         Gene id or symbol to label, for example ``{"ENSG00000008197": "dosage sensitive"}``.
     max_cells
         Cells drawn at random as context; None for all.
     **options
-        See `FinetuneOptions`. Validation holds out *genes*, not cells.
+        As for `finetune_cells`. Validation holds out *genes*, not cells.
 
     Returns
     -------
@@ -147,6 +144,7 @@ def finetune_genes(
     >>> finetune_genes(adata, {"INS": "hormone", "GCG": "hormone", "AMY2A": "enzyme", "PRSS1": "enzyme"},
     ...                "runs/tiny", "human", method="frozen")  # doctest: +SKIP
     """
+    reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
     settings = FinetuneOptions(**options)
     check_output(output)
     base = resolve(model)
@@ -154,7 +152,7 @@ def finetune_genes(
     table = GeneTable.read(base)
     tokens, labels, unknown = gene_label_tokens(gene_labels, table, species=species, gene_species=gene_species)
     length = _length(base, max_length)
-    cells = open_cells(adata, counts=counts)
+    cells = open_cells(adata, **reading)
     tokenized = tokenize_cells(
         cells, table, species=species, gene_species=gene_species, max_length=length, empty_cells="keep"
     )

@@ -12,12 +12,12 @@ from torch.utils.data import Dataset
 from transformers import (
     EvalPrediction,
     PrinterCallback,
-    ProgressCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
 )
 
+from ..progress import StepBar
 from .data import collate
 
 Score = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
@@ -57,16 +57,6 @@ class WeightedTrainer(Trainer):
         items = num_items_in_batch if num_items_in_batch is not None else (flat != -100).sum()
         loss = total / max(int(items), 1)
         return (loss, outputs) if return_outputs else loss
-
-
-class OneBar(ProgressCallback):
-    """The bar over steps alone: no bar for each evaluation, and no line for each log entry."""
-
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        """Say nothing: what was logged is in the record."""
-
-    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
-        """Draw no second bar."""
 
 
 class KeepBest(TrainerCallback):
@@ -208,7 +198,7 @@ def train_with_trainer(
             seed=seed,
             bf16=bf16,
             use_cpu=device == "cpu",
-            disable_tqdm=not progress,
+            disable_tqdm=True,
             report_to="none",
             dataloader_pin_memory=False,
         )
@@ -224,8 +214,7 @@ def train_with_trainer(
         )
         trainer.remove_callback(PrinterCallback)
         if progress:
-            trainer.remove_callback(ProgressCallback)
-            trainer.add_callback(OneBar)
+            trainer.add_callback(StepBar("fine-tuning"))
         if start_is_candidate:
             trainer.evaluate()
         result = trainer.train()

@@ -21,6 +21,7 @@ from transformers import (
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
+from ..progress import StepBar
 from . import checkpoints
 from .arguments import fit_warmup, steps_for_epochs, training_arguments
 from .cell_statistics import CellStatistics
@@ -31,7 +32,6 @@ from .evaluation import HeldOutCells, flat_figures
 from .export import base_record, export
 from .masking import CellMasker, MaskedGeneCollator, token_pools
 from .model_setup import build_model, start_from_statistics
-from .progress import ProgressBar
 from .run_folder import claimed, mark_begun
 from .sources import Corpus, check_corpus, corpus_opener, count_cells, fingerprint
 from .stream import Cells, Collator, Row, TokenBudgetStream, collect_cells, is_held_out, is_trained_on
@@ -320,7 +320,7 @@ def _add_callbacks(trainer: PretrainingTrainer, config: PretrainConfig, model: A
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     if config.logging.progress_bar:
-        trainer.add_callback(ProgressBar())
+        trainer.add_callback(StepBar("pre-training"))
     if config.evaluation.every_steps:
         trainer.add_callback(_EvaluateEvery(config.evaluation.every_steps))
     if config.model.prior_warmup_steps:

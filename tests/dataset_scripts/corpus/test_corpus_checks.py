@@ -147,7 +147,7 @@ def test_summary(corpus, inputs, tmp_path, capsys):
     assert sorted(top["counts"], reverse=True) == sorted(totals, reverse=True)[:5]
     assert set(top["symbol"]) == set(best)
     assert "1,500" in describe(summary)
-    main_exits(["corpus", "inspect", str(corpus), "--out", str(tmp_path / "report")], 0)
+    main_exits(["corpus", "inspect", str(corpus), "-o", str(tmp_path / "report")], 0)
     assert sorted(p.name for p in (tmp_path / "report").iterdir()) == [
         *("cells.tsv", "corpus.png", "corpus.svg", "genes.tsv", "lengths.tsv"),
     ]
@@ -196,7 +196,7 @@ def test_published_folders_come_back_as_counts(fixtures, tmp_path):
     both = pd.concat([pd.read_parquet(tokens / f"{name}.expected.parquet") for name in ("human", "mouse")])
     folder = published_folder(tmp_path / "arrow", both)
     main_exits(
-        ["corpus", "import", str(folder), "--out", str(tmp_path / "out"), "--gene-table", str(tokens / "genes.tsv.gz")],
+        ["corpus", "import", str(folder), "-o", str(tmp_path / "out"), "--gene-table", str(tokens / "genes.tsv.gz")],
         0,
     )
     content = read_corpus_manifest(tmp_path / "out")

@@ -2,14 +2,22 @@
 
 from typing import Any
 
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..tokenization.progress import Progress
 
-class ProgressBar(TrainerCallback):
-    """Progress of this run; after a resume, the time left rests on the steps done since, not on those before."""
 
-    def __init__(self) -> None:
+class StepBar(TrainerCallback):
+    """Progress of this run; after a resume, the time left rests on the steps done since, not on those before.
+
+    Parameters
+    ----------
+    what
+        Is going on, in a word.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
         self.bar: Any = None
 
     def on_train_begin(
@@ -18,8 +26,8 @@ class ProgressBar(TrainerCallback):
         """Open the bar at the step reached."""
         if state.is_world_process_zero:
             # smoothing 0: the mean over the whole run, pauses for evaluation included
-            self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="pre-training", unit="step", smoothing=0
+            self.bar = Progress(
+                total=state.max_steps, initial=state.global_step, desc=self.what, unit="step", smoothing=0
             )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
