@@ -32,6 +32,7 @@ _HOMES = {
     "Reference": "inference.annotation.in_memory",
     "finetune_cells": "training.finetuning.finetune",
     "finetune_genes": "training.finetuning.finetune",
+    "adapt": "training.pretraining.adapt",
     "pretrain": "training.pretraining.pretrain",
 }
 

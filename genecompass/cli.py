@@ -22,6 +22,7 @@ VERBS = {
     "priors": "Build the prior-knowledge tables and attach them to a checkpoint.",
     "corpus": "Build, check, inspect, tokenise a corpus of cells.",
     "pretrain": "Pre-train a model from a corpus, from one YAML file.",
+    "adapt": "Go on training a checkpoint's cell vector on your own cells, without labels.",
     "embed": "Write cell and gene embeddings into an AnnData file.",
     "finetune": "Fine-tune for cells or genes, with LoRA by default.",
     "explain": "Which genes speak for what a model makes of a cell.",
@@ -40,6 +41,7 @@ VERBS = {
 GOES_ON = {
     "embed": "the same command goes on after the last cells that were saved",
     "corpus": "the same command goes on with what is not finished yet",
+    "adapt": "the same command with --resume goes on from the last checkpoint",
     "pretrain": "the same command with --resume goes on from the last checkpoint",
 }
 

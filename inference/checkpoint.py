@@ -1,6 +1,7 @@
 """Load a checkpoint, a fine-tuned checkpoint or an adapter, ready to use."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -332,3 +333,18 @@ def _load_processor(folder: Path, base: str | os.PathLike[str] | None) -> Any:
         raise InputError(f"{folder}: no gene table (genes.tsv.gz), so counts cannot be turned into tokens")
     with loading(folder):
         return GeneCompassProcessor.from_pretrained(folder)
+
+
+def digest_of(model: torch.nn.Module) -> str:
+    """A fingerprint of everything that a model computes with, to tell models of one name apart.
+
+    Examples
+    --------
+    >>> digest_of(torch.nn.Linear(2, 2).requires_grad_(False)) == digest_of(torch.nn.Linear(2, 2))
+    False
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
 """How cells are read: the one set of options that every function and command takes."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 # below this share of counts in known genes, a file is refused
 LEAST_COVERAGE = 0.05
@@ -21,6 +21,9 @@ class CellOptions(TypedDict, total=False):
         Take counts that are not whole numbers, as some quantifiers estimate them.
     min_coverage
         Share of the first cells' counts that known genes must hold; 0 takes whatever is known.
+    shared_genes
+        Other cells (path or AnnData): genes that they do not measure are left out. Cells that are compared are then
+        read over the same genes.
 
     Examples
     --------
@@ -32,3 +35,4 @@ class CellOptions(TypedDict, total=False):
     rescue_ids: bool
     allow_fractional: bool
     min_coverage: float
+    shared_genes: Any

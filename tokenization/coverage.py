@@ -32,6 +32,8 @@ class CoverageReport:
         Columns whose gene takes the token of another species' gene.
     rescuable
         Columns whose id is unknown although their symbol is known: ids retired by Ensembl (``rescue_ids``).
+    not_shared
+        Known columns that are left out, as the other cells of ``shared_genes`` do not measure them.
     counts, counts_kept
         Sum of all counts read so far, and of those in columns that were matched.
 
@@ -53,6 +55,7 @@ class CoverageReport:
     homolog_mapped: int
     ambiguous_names: list[str]
     rescuable: int = 0
+    not_shared: int = 0
     cells: int = 0
     _names: Sequence[str] = field(default=(), repr=False)
     _how: npt.NDArray[np.integer] = field(default_factory=lambda: np.empty(0, np.int8), repr=False)
@@ -131,6 +134,7 @@ class CoverageReport:
             "matched": self.matched,
             **{name: getattr(self, name) for name in names},
             "rescuable": self.rescuable,
+            "not_shared": self.not_shared,
             "ambiguous_names": self.ambiguous_names[:_SHOWN],
             "cells": self.cells,
             "counts": self.counts,
@@ -151,6 +155,8 @@ class CoverageReport:
         text = f"{self.species}: {self.matched:,} of {self.genes:,} genes matched ({found})"
         if self.homolog_mapped:
             text += f", {self.homolog_mapped:,} on a homolog's token"
+        if self.not_shared:
+            text += f", {self.not_shared:,} left out as not shared"
         if self.ambiguous:
             text += f", {self.ambiguous:,} ambiguous"
         if self.counts:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,7 @@ def match_genes(
 
 def match_columns(cells: CellSource, table: GeneTable, *, species: str, gene_species: str | None = None) -> GeneMatch:
     """`match_genes` of an open file, as it was said when it was opened that its genes are named."""
-    return match_genes(
+    match = match_genes(
         cells.var,
         table,
         species=species,
@@ -146,6 +146,33 @@ def match_columns(cells: CellSource, table: GeneTable, *, species: str, gene_spe
         column=cells.gene_column,
         rescue_ids=cells.rescue_ids,
     )
+    if cells.shared_genes is None:
+        return match
+    apart = ~np.isin(match.cell_token, measured_tokens(cells.shared_genes, table))
+    match.report.not_shared = int((apart & (match.cell_token >= 0)).sum())
+    if match.report.not_shared == match.report.matched:
+        raise InputError(f"{cells.name} and {cells.shared_genes.name} share no gene that the vocabulary knows")
+    return replace(
+        match,
+        column_token=np.where(apart, -1, match.column_token),
+        cell_token=np.where(apart, -1, match.cell_token).astype(np.int32),
+    )
+
+
+def measured_tokens(cells: CellSource, table: GeneTable) -> npt.NDArray[np.int32]:
+    """Tokens that cells of a file can hold, whatever its species: that of which most of its genes are known.
+
+    Raises
+    ------
+    InputError
+        Its genes are not known of any species.
+    """
+    ids, symbols = column_names(cells.var, cells.gene_column, set(table.index.symbols))
+    found = [table.index.find_columns(ids, symbols, species)[0] for species in table.species]
+    tokens = max(found, key=lambda own: int((own >= 0).sum()))
+    if not (tokens >= 0).any():
+        raise InputError(f"{cells.name}: none of its genes is known, so none can be shared")
+    return np.unique(table.index.token_in_cell[tokens[tokens >= 0]]).astype(np.int32)
 
 
 def column_names(

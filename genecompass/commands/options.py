@@ -47,6 +47,9 @@ class ReadingOptions:
     min_coverage: Annotated[float, typer.Option(min=0, max=1, help="Share of counts that known genes must hold.")] = (
         LEAST_COVERAGE
     )
+    shared_genes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Leave genes out that the cells of FILE do not measure.")
+    ] = None
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -7,16 +7,21 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import sparse
 
 from ...tokenization.errors import InputError
 from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ..cells import Coverage, Reading, chunks, name_of, provenance
 from ..checkpoint import Finetuning, Model, gene_table_of, load_checkpoint, read_finetuning
 from ..embedding.encode import MAX_TOKENS, Moments, classify_pooled, pool_for_classifier
-from ..embedding.pooling import Pooling
-from .transfer import ALIGNMENTS, Prediction, transfer_labels
+from ..embedding.pooling import Pooling, counts_of
+from .transfer import ALIGNMENTS, Prediction, principal_neighbours, transfer_labels
 
 LABEL_KEY = "genecompass_cell_type"
+# cells at most by which a transfer is compared with principal components
+_COMPARED = 5_000
+# below this share of equal labels, either of the two is not to be trusted
+_AGREEING = 0.7
 logger = logging.getLogger(__name__)
 
 
@@ -191,13 +196,16 @@ def annotation_table(
         how: dict[str, Any] = {"method": "fine-tuned model", "temperature": tuned.temperature, "align": align}
     else:
         align = _alignment(align, reference.species, species)
-        prediction, ontology = runner.transfer(source, reading, reference, coverage, k=k, pooling=vectors, align=align)
+        prediction, ontology, agreement = runner.transfer(
+            source, reading, reference, coverage, k=k, pooling=vectors, align=align
+        )
         how = {
             "method": "nearest reference cells",
             "k": k,
             "pooling": vectors.name,
             "align": align,
             "label": reference.label,
+            "agreement_with_pca": agreement,
         }
     uns = {
         **provenance(network, name_of(model)),
@@ -253,8 +261,10 @@ class _Runner:
         k: int,
         pooling: Pooling,
         align: str,
-    ) -> tuple[Prediction, dict[str, str]]:
-        known = open_cells(reference.cells)
+    ) -> tuple[Prediction, dict[str, str], float]:
+        # labels are taken over the genes that both measure: what one of them could not show sets all cells apart
+        known = open_cells(reference.cells, shared_genes=source)
+        source = open_cells(source, shared_genes=known)
         names, ontology = _reference_labels(known, reference.label)
         known_reading = Reading(
             reference.species or reading.species,
@@ -262,23 +272,38 @@ class _Runner:
             max_length=reading.max_length,
             whole_cells=reading.whole_cells,
         )
-        labelled = names.notna().to_numpy()
-        embedding = self._embed(known, known_reading, Coverage(), pooling)[labelled]
-        query = self._embed(source, reading, coverage, pooling)
+        labelled = np.flatnonzero(names.notna().to_numpy())
+        embedding, counts, rows = self._embed(known, known_reading, Coverage(), pooling)
+        query, asked, where = self._embed(source, reading, coverage, pooling)
         whiten = pooling.network not in (None, "cell") and not pooling.profile
-        found = transfer_labels(embedding, names[labelled].to_numpy(str), query, k=k, align=align, whiten=whiten)
-        return found, ontology
+        found = transfer_labels(
+            embedding[labelled], names.iloc[labelled].to_numpy(str), query, k=k, align=align, whiten=whiten
+        )
+        both = np.isin(rows, labelled)
+        plain = principal_neighbours(counts[both], names.iloc[rows[both]].to_numpy(str), asked, k=k)
+        agreement = float((plain == found.labels[where]).mean())
+        logger.log(
+            logging.INFO if agreement >= _AGREEING else logging.WARNING,
+            "nearest neighbours on principal components of the same cells give the same label to %.0f %% of %s cells%s",
+            100 * agreement,
+            f"{len(where):,}",
+            "" if agreement >= _AGREEING else ": look at both before you believe either",
+        )
+        return found, ontology, agreement
 
     def _embed(
         self, source: CellSource, reading: Reading, coverage: Coverage, pooling: Pooling
-    ) -> npt.NDArray[np.float32]:
+    ) -> tuple[npt.NDArray[np.float32], sparse.csr_matrix, npt.NDArray[np.int64]]:
+        """Embeddings, and counts by token of at most so many cells, with their rows."""
         options: dict[str, Any] = {"max_tokens": self.max_tokens, "bf16": self.bf16}
-        return np.concatenate(
-            [
-                pooling.embed(self.network, tokenized, self.table, progress=bar, **options)
-                for tokenized, bar in self._read(source, reading, coverage)
-            ]
-        )
+        step = -(-source.n_cells // _COMPARED)
+        vectors, counts, rows = [], [], []
+        for tokenized, bar in self._read(source, reading, coverage):
+            vectors.append(pooling.embed(self.network, tokenized, self.table, progress=bar, **options))
+            chosen = np.flatnonzero(tokenized.rows % step == 0)
+            counts.append(counts_of(tokenized, self.table)[chosen])
+            rows.append(tokenized.rows[chosen])
+        return np.concatenate(vectors), sparse.csr_matrix(sparse.vstack(counts)), np.concatenate(rows)
 
     def _read(self, source: CellSource, reading: Reading, coverage: Coverage) -> Any:
         for first, tokenized in chunks(source, self.table, reading, coverage=coverage):

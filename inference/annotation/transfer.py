@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 from sklearn.covariance import ledoit_wolf
-from sklearn.neighbors import NearestNeighbors
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from ...tokenization.errors import InputError
 
@@ -108,6 +110,37 @@ def transfer_labels(
     for position in range(k):
         votes[np.arange(len(query)), codes[neighbours[:, position]]] += weights[:, position]
     return Prediction.of(votes / votes.sum(axis=1, keepdims=True), names.tolist())
+
+
+def principal_neighbours(
+    reference: sparse.csr_matrix, labels: npt.NDArray[np.str_], query: sparse.csr_matrix, *, k: int = 15
+) -> npt.NDArray[np.str_]:
+    """Labels without any model: nearest neighbours on principal components of log counts, fitted on both sets.
+
+    Parameters
+    ----------
+    reference, query
+        Raw counts over the same genes, cells x genes.
+    labels
+        Of the reference's cells.
+    k
+        Neighbours that vote.
+
+    Examples
+    --------
+    >>> known = sparse.csr_matrix(np.kron(np.eye(2), np.ones((4, 3))))
+    >>> principal_neighbours(known, np.repeat(["B", "T"], 4), known[[0, 7]], k=3).tolist()
+    ['B', 'T']
+    """
+    counts = sparse.vstack([reference, query]).astype(np.float64).tocsr()
+    total = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
+    logged = sparse.csr_matrix(sparse.diags_array(1e4 / total) @ counts)
+    logged.data = np.log1p(logged.data)
+    logged = logged[:, logged.getnnz(axis=0) > 0]
+    size = min(50, *(side - 1 for side in logged.shape))
+    points = PCA(size, svd_solver="arpack", random_state=0).fit_transform(logged)
+    voters = KNeighborsClassifier(min(k, len(labels))).fit(points[: len(labels)], labels)
+    return voters.predict(points[len(labels) :]).astype(str)
 
 
 def _moments(points: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:

@@ -90,11 +90,17 @@ class Pooling:
 
 def profiles_of(tokenized: Any, table: GeneTable) -> sparse.csr_matrix:
     """Profiles of tokenised cells; see `genecompass.tokenization.profile.profiles`. Shape (cells, vocab)."""
+    counts = counts_of(tokenized, table)
+    return profiles(counts.indptr, counts.indices, counts.data, table.weights)
+
+
+def counts_of(tokenized: Any, table: GeneTable) -> sparse.csr_matrix:
+    """Counts of tokenised cells by token, read back from values. Shape (cells, vocab)."""
     medians = np.stack([table.cell_medians(name) for name in table.species])
     species = np.repeat(tokenized.species.astype(np.int64), np.diff(tokenized.indptr))
     tokens = tokenized.input_ids.astype(np.int64)
     counts = counts_of_values(tokenized.values, species * table.vocab_size + tokens, medians.ravel())
-    return profiles(tokenized.indptr, tokens, counts, table.weights)
+    return sparse.csr_matrix((counts, tokens, tokenized.indptr), shape=(len(tokenized), table.vocab_size))
 
 
 @lru_cache(maxsize=1)

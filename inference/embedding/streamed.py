@@ -20,7 +20,7 @@ from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ...tokenization.readers.hdf5 import open_hdf5
 from ..cells import CHUNK, Coverage, Reading, chunks, provenance
-from ..checkpoint import gene_table_of, load_checkpoint
+from ..checkpoint import digest_of, gene_table_of, load_checkpoint
 from ..h5ad import add_to_h5ad
 from .encode import MAX_TOKENS, GeneMeans
 from .in_memory import CELL_KEY, GENE_KEY, gene_rows
@@ -38,6 +38,7 @@ class EmbedPlan:
     source_modified: float
     cells: int
     model: str
+    model_digest: str
     cells_read: dict[str, Any]
     reading: dict[str, Any]
     pooling: str
@@ -125,7 +126,8 @@ def embed_file(
         source_modified=source.stat().st_mtime,
         cells=cells.n_cells,
         model=str(model),
-        cells_read=dict(reading),
+        model_digest=digest_of(network),
+        cells_read={name: str(value) if name == "shared_genes" else value for name, value in reading.items()},
         reading=asdict(taken),
         pooling=how.name,
         layer=layer,

@@ -14,7 +14,7 @@ from scipy import sparse
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import CellOptions, open_cells
-from ..checkpoint import Model, gene_table_of, load_checkpoint
+from ..checkpoint import Model, digest_of, gene_table_of, load_checkpoint
 from .cells import PerturbedCells, measured_genes, read_gene_list, take_cells
 from .edits import Absent, Edit, Kind, Level, Ranks
 from .forward import CopyReader, Pooling
@@ -23,7 +23,6 @@ from .perturb import (
     ALL_FACTORS,
     cost_of,
     factor_columns,
-    model_digest,
     perturbations_asked,
 )
 from .plan import Unit, combine, make_plan
@@ -233,7 +232,7 @@ def rank_cell_fate(
     asked, names, missing = _candidates(candidates, cells, edit, min_cells)
     parameters = {
         "model": str(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__,
-        "model_digest": model_digest(network),
+        "model_digest": digest_of(network),
         "kind": edit.label,
         "absent": edit.absent,
         "species": species,

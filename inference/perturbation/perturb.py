@@ -11,7 +11,7 @@ import torch
 
 from ...tokenization.errors import InputError
 from ...tokenization.readers import CellOptions
-from ..checkpoint import Model, gene_table_of, load_checkpoint
+from ..checkpoint import Model, digest_of, gene_table_of, load_checkpoint
 from .cells import (
     PerturbedCells,
     columns_of_genes,
@@ -200,7 +200,7 @@ def perturb(
     )
     parameters = {
         "model": str(model) if isinstance(model, (str, os.PathLike)) else type(model).__name__,
-        "model_digest": model_digest(network),
+        "model_digest": digest_of(network),
         "kind": edit.label,
         "absent": absent,
         "species": species,
@@ -341,12 +341,6 @@ def _target_columns(targets: str | Sequence[str] | None, cells: PerturbedCells, 
         return cells.expressed(min_cells).tolist()
     names = [targets] if isinstance(targets, str) else list(targets)
     return list(dict.fromkeys(columns_of_genes(names, cells)))
-
-
-def model_digest(model: torch.nn.Module) -> str:
-    """A short fingerprint of weights, to tell runs of different models apart."""
-    sums = [float(parameter.detach().double().abs().sum()) for parameter in model.parameters()]
-    return run_key(sums=sums)[:16]
 
 
 def cost_of(n_copies: int, n_tokens: int, seconds: float) -> dict[str, float | int]:

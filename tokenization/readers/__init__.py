@@ -20,6 +20,7 @@ def open_cells(
     rescue_ids: bool = False,
     allow_fractional: bool = False,
     min_coverage: float = LEAST_COVERAGE,
+    shared_genes: Any = None,
     block_rows: int = 4096,
 ) -> CellSource:
     """Open cells of a file or AnnData object for reading in blocks of rows; matrices are never read whole.
@@ -32,7 +33,7 @@ def open_cells(
     counts
         ``"auto"`` finds the raw counts (``raw``, then a layer that is called after them, then ``X``); or ``"X"``,
         ``"raw"``, the name of a layer.
-    gene_column, rescue_ids, allow_fractional, min_coverage
+    gene_column, rescue_ids, allow_fractional, min_coverage, shared_genes
         As `CellOptions` describes them; what is said here holds wherever these cells are used.
     block_rows
         Largest number of cells in a block.
@@ -64,6 +65,8 @@ def open_cells(
     cells.rescue_ids = rescue_ids or cells.rescue_ids
     if min_coverage != LEAST_COVERAGE:
         cells.min_coverage = min_coverage
+    if shared_genes is not None:
+        cells.shared_genes = open_cells(shared_genes)
     return cells
 
 

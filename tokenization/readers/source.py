@@ -42,8 +42,8 @@ class CellSource:
         What is known of genes and cells; the index holds their names.
     counts_from
         Where the raw counts were found: ``"X"``, ``"raw"`` or a layer.
-    gene_column, rescue_ids, min_coverage
-        How its genes are looked up, and how many must be known: see `CellOptions`.
+    gene_column, rescue_ids, min_coverage, shared_genes
+        How its genes are looked up, how many must be known, and by whom else measured: see `CellOptions`.
 
     Examples
     --------
@@ -75,6 +75,7 @@ class CellSource:
         self.gene_column: str | None = None
         self.rescue_ids = False
         self.min_coverage = LEAST_COVERAGE
+        self.shared_genes: CellSource | None = None
         self._rows = rows
         keep_columns = _expression_columns(var) if keep_columns is None else keep_columns
         self._columns = None if keep_columns is None or keep_columns.all() else np.flatnonzero(keep_columns)

@@ -49,6 +49,8 @@ def training_arguments(config: PretrainConfig, folder: Path) -> TrainingArgument
         remove_unused_columns=False,
         # the stream is restored to its position instead of being read again from the start
         ignore_data_skip=True,
+        # prior tables are buffers of hundreds of megabytes that never change: every process has read them itself
+        ddp_broadcast_buffers=False,
         # no loss reaches the heads for hidden genes where counts are split
         ddp_find_unused_parameters=config.masking.task == "count_split",
         **settings,

@@ -130,6 +130,15 @@ class CellStatistics:
         embeddings[:, : leading.shape[1]] += torch.from_numpy(leading * (START_SPREAD / np.maximum(spread, 1e-12)))
 
     @torch.no_grad()
+    def refit(self, model: GeneCompassForMaskedGeneModeling, table: GeneTable) -> None:
+        """Let a trained model's fixed part lie along the axes of these cells, and its decoder start from them."""
+        self.fill_buffers(model, table)
+        head = cast(GeneCompassCellHead, model.genecompass.cell_head)
+        head.skip.weight.copy_(torch.eye(*head.skip.weight.shape))
+        width = min(self.axes.shape[1], model.config.cell_size)
+        model.count_decoder.genes.weight[:, :width] = torch.from_numpy(self.axes * self.scale)[:, :width]
+
+    @torch.no_grad()
     def fill_buffers(self, model: GeneCompassForMaskedGeneModeling, table: GeneTable) -> None:
         """Medians, weights and axes of a model's cell head."""
         head = cast(GeneCompassCellHead, model.genecompass.cell_head)

@@ -25,6 +25,8 @@ class ModelSection:
     preset: Literal["tiny", "small", "base"] = "tiny"
     overrides: dict[str, Any] = field(default_factory=dict)
     from_checkpoint: str | None = None
+    low_rank: int = 0
+    refit_axes: bool = False
     priors: str | None = None
     use_priors: list[str] | None = None
     prior_warmup_steps: int = 0
@@ -176,6 +178,8 @@ class PretrainConfig:
         for key, pair in (("split_share", self.masking.split_share), ("split_genes", self.masking.split_genes)):
             if len(pair) != 2:
                 raise InputError(f"config: masking.{key} is {pair}, must be two numbers: the least and the most")
+        if self.model.low_rank and self.model.from_checkpoint is None:
+            raise InputError("config: model.low_rank changes a trained model; set model.from_checkpoint")
         if not 0 <= self.data.held_out < 1:
             raise InputError(f"config: data.held_out is {self.data.held_out}, must be a share below 1")
         if not 0 < self.data.share <= 1:

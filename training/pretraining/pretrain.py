@@ -30,6 +30,7 @@ from .count_evaluation import HeldOutCounts
 from .count_split import CountSplitCollator, SplitSettings
 from .evaluation import HeldOutCells, flat_figures
 from .export import base_record, export
+from .low_rank import add_low_rank, merge_low_rank
 from .masking import CellMasker, MaskedGeneCollator, token_pools
 from .model_setup import build_model, start_from_statistics
 from .run_folder import claimed, mark_begun
@@ -145,6 +146,8 @@ def _train(
     table = gene_table_for(config, corpus, table)
     set_seed(config.seed)
     model = build_model(config, table)
+    if config.model.low_rank:
+        add_low_rank(model, config.model.low_rank)
     opener = corpus_opener(corpus, table, config)
     held_out, counted = _figures_cells(config, table, opener)
     collator, evaluator, table = _task(config, table, model, held_out, counted, arguments)
@@ -186,7 +189,11 @@ def _train(
             f"continue with --resume from {checkpoints.checkpoints_in(folder)[-1]}"
         )
 
-    evaluation = evaluator.report(trainer.accelerator.unwrap_model(trainer.model))
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    evaluation = evaluator.report(trained)
+    trainable = trained.num_parameters(only_trainable=True)
+    if config.model.low_rank:
+        merge_low_rank(trained)
     result = PretrainResult(
         folder=folder,
         history=list(trainer.state.log_history),
@@ -199,7 +206,7 @@ def _train(
         "steps": result.steps,
         "planned_steps": arguments.max_steps,
         "seconds": round(result.seconds, 1),
-        "parameters": model.num_parameters(only_trainable=True),
+        "parameters": trainable,
         "evaluation": evaluation,
         "history": result.history,
     }
@@ -232,11 +239,13 @@ def _task(
         )
         return MaskedGeneCollator(masker, layout, one_answer=True), evaluator, table
     statistics = CellStatistics.count(counted, table, axes=model.config.cell_axes)
-    table = statistics.put_into(table)
     if fresh:
+        table = statistics.put_into(table)
         statistics.fill_buffers(model, table)
         if config.model.start_from_statistics:
             statistics.start(model)
+    elif config.model.refit_axes:
+        statistics.refit(model, table)
     collator = CountSplitCollator(table, statistics, split_settings(config), layout, seed=config.seed)
     return collator, HeldOutCounts(held_out, collator, statistics, len(counted)), table
 
@@ -277,7 +286,7 @@ def _figures_cells(
             functools.partial(is_trained_on, held_out=data.held_out, share=data.share),
         ],
     )
-    for index, name in enumerate(table.species):
+    for index, name in enumerate(table.species if config.model.from_checkpoint is None else ()):
         if not any(int(row["species"]) == index for row in counted):
             raise InputError(
                 f"species {name!r} of the vocabulary has no cell in the corpus to train on; use a vocabulary "
