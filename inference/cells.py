@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+from ..tokenization.errors import InputError
 from ..tokenization.gene_table import GeneTable
 from ..tokenization.readers import CellSource
 from ..tokenization.tokenize import TokenizedCells, tokenize_cells
@@ -126,6 +127,19 @@ def provenance(model: Any, name: str) -> dict[str, Any]:
         "revision": str(getattr(model.config, "_commit_hash", None) or "local"),
         "versions": {package: metadata.version(package) for package in ("genecompass", "torch", "transformers")},
     }
+
+
+def said(species: str | None) -> str:
+    """The species, which nobody can guess: the same symbol is a human and a mouse gene.
+
+    Raises
+    ------
+    InputError
+        None was given.
+    """
+    if species is None:
+        raise InputError("whose cells are these? pass species='human', species='mouse' or the obs column that says it")
+    return species
 
 
 def name_of(model: Any) -> str:

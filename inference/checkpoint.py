@@ -18,7 +18,7 @@ from ..tokenization.devices import check_device
 from ..tokenization.errors import InputError
 from ..tokenization.files import sha256_of
 from ..tokenization.gene_table import GeneTable
-from ..tokenization.sources import resolve
+from ..tokenization.sources import model_or_default, resolve
 
 # head -> (name in error messages, what config.json lists under "architectures")
 HEADS = {
@@ -28,7 +28,7 @@ HEADS = {
 }
 FINETUNING_FILE = "finetuning.json"
 
-Model = str | os.PathLike[str] | PreTrainedModel
+Model = str | os.PathLike[str] | PreTrainedModel | None
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ def load_checkpoint(
     Parameters
     ----------
     path
-        A checkpoint or adapter: local folder or ``owner/name[@revision]``. Or a model already in memory, for example
-        one that was loaded with ``trust_remote_code=True``; its `processor` must then be given.
+        A checkpoint or adapter: local folder or ``owner/name[@revision]``; None for ``genecompass-mini``, which
+        travels with the package. Or a model already in memory, for example one that was loaded with
+        ``trust_remote_code=True``; its `processor` must then be given.
     head
         None for the encoder (`GeneCompassModel`), ``"cells"``, ``"genes"`` or ``"masked"``.
     processor
@@ -114,6 +115,7 @@ def load_checkpoint(
     >>> model, processor = load_checkpoint("runs/tiny")  # doctest: +SKIP
     """
     check_device(device)
+    path = model_or_default(path)
     if head is not None and head not in HEADS:
         raise InputError(f"unknown head {head!r}; choose {', '.join(HEADS)} or None for the encoder")
     if isinstance(path, PreTrainedModel):
@@ -192,7 +194,7 @@ def load_adapter(
     return merged
 
 
-def read_finetuning(path: str | os.PathLike[str] | PreTrainedModel) -> Finetuning:
+def read_finetuning(path: Model) -> Finetuning:
     """What fine-tuning left beside the weights; label names from the config where no record is there.
 
     Examples
@@ -202,7 +204,7 @@ def read_finetuning(path: str | os.PathLike[str] | PreTrainedModel) -> Finetunin
     """
     if isinstance(path, PreTrainedModel):
         return Finetuning(labels=_labels_of_config(path.config.id2label or {}))
-    folder = resolve(path)
+    folder = resolve(model_or_default(path))
     file = folder / FINETUNING_FILE
     if not file.exists():
         config = folder / "config.json"

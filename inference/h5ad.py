@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..tokenization.errors import InputError
 from ..tokenization.files import atomic_path
 from ..tokenization.readers.hdf5 import open_hdf5
 
@@ -50,6 +51,7 @@ def add_to_h5ad(
         shutil.copyfile(source, temporary)
         open_hdf5(source).close()
         with h5py.File(temporary, "r+") as file:
+            _modernise(file, source)
             for name, blocks in (obsm or {}).items():
                 _write_blocks(_mapping(file, "obsm"), name, blocks)
             for name, matrix in (varm or {}).items():
@@ -59,10 +61,56 @@ def add_to_h5ad(
                 known = read_elem(group[name]) if name in group else {}
                 write_elem(group, name, {**(known if isinstance(known, dict) else {}), **entries})
             if obs is not None:
-                frame = read_elem(file["obs"])
-                for column in obs.columns:
-                    frame[column] = obs[column].to_numpy() if obs[column].dtype != "category" else obs[column].array
-                write_elem(file, "obs", frame)
+                _add_columns(file["obs"], obs)
+
+
+def check_key(key: str, where: str) -> str:
+    """A name under which results are to be kept, if files can keep it.
+
+    Raises
+    ------
+    InputError
+        An empty name, or one that a file would take for a path.
+    """
+    if not key or "/" in key or key.startswith("__"):
+        raise InputError(f"key={key!r}: {where} keeps no such name; use letters, digits, '_', '-' and '.'")
+    return key
+
+
+def _modernise(file: h5py.File, source: Path) -> None:
+    """Tables that old versions kept as compound data sets are written anew, as the present version keeps them."""
+    import anndata
+    from anndata.io import write_elem
+
+    old = [name for name in ("obs", "var", "obsm", "varm") if isinstance(file.get(name), h5py.Dataset)]
+    if not old:
+        return
+    adata = anndata.read_h5ad(source, backed="r")
+    for name in old:
+        content = getattr(adata, name)
+        del file[name]
+        write_elem(file, name, content if name in ("obs", "var") else dict(content))
+
+
+def _add_columns(group: h5py.Group, columns: pd.DataFrame) -> None:
+    """Put columns into a table; those of other names stay as they are written, byte for byte."""
+    from anndata.io import read_elem, write_elem
+
+    if "column-order" not in group.attrs or str(group.attrs.get("encoding-version")) != "0.2.0":
+        frame = read_elem(group)
+        for name in columns.columns:
+            frame[name] = _values(columns[name])
+        write_elem(group.parent, group.name.rpartition("/")[2], frame)
+        return
+    order = [str(name) for name in group.attrs["column-order"]]
+    for name in columns.columns:
+        write_elem(group, name, _values(columns[name]))
+        order += [] if name in order else [name]
+    group.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
+
+
+def _values(column: pd.Series) -> Any:
+    return column.array if isinstance(column.dtype, pd.CategoricalDtype) else column.to_numpy()
 
 
 def _mapping(file: h5py.File, name: str) -> h5py.Group:

@@ -1,5 +1,6 @@
 """Atomic writes and checksums: a file is either whole under its name or not there at all."""
 
+import codecs
 import contextlib
 import glob
 import hashlib
@@ -208,3 +209,30 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A user's text file: UTF-8, with or without a byte-order mark, or UTF-16 with one.
+
+    Raises
+    ------
+    InputError
+        No such file, or text in another encoding; the file is named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "genes.txt")
+    >>> _ = file.write_bytes("\ufeffFOS".encode("utf-8"))
+    >>> read_text(file)
+    'FOS'
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    encoding = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error

@@ -69,6 +69,7 @@ def match_genes(
     gene_species: str | None = None,
     column: str | None = None,
     rescue_ids: bool = False,
+    mixed: bool = False,
 ) -> GeneMatch:
     """Find the token of every column of a matrix.
 
@@ -91,6 +92,8 @@ def match_genes(
     rescue_ids
         Look columns whose id the vocabulary does not know up by their symbol: ids that Ensembl has retired since
         the data were made. The report says how many there are (``rescuable``).
+    mixed
+        The matrix also holds genes of other species, whose cells stand in the same file.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def match_genes(
     gene_species = table.species_called(gene_species or species)
     table.species_index(gene_species)
     ids, symbols = column_names(var, column, set(table.index.symbols))
-    _check_ids(ids, table, gene_species)
+    _check_ids(ids, table, gene_species, mixed)
     tokens, how, rescuable = table.index.find_columns(ids, symbols, gene_species, rescue_ids=rescue_ids)
     _drop_chance_hits(symbols, ids, tokens, how)
     _check_symbols(symbols, tokens, how, table, gene_species)
@@ -136,7 +139,9 @@ def match_genes(
     )
 
 
-def match_columns(cells: CellSource, table: GeneTable, *, species: str, gene_species: str | None = None) -> GeneMatch:
+def match_columns(
+    cells: CellSource, table: GeneTable, *, species: str, gene_species: str | None = None, mixed: bool = False
+) -> GeneMatch:
     """`match_genes` of an open file, as it was said when it was opened that its genes are named."""
     match = match_genes(
         cells.var,
@@ -145,6 +150,7 @@ def match_columns(cells: CellSource, table: GeneTable, *, species: str, gene_spe
         gene_species=gene_species,
         column=cells.gene_column,
         rescue_ids=cells.rescue_ids,
+        mixed=mixed,
     )
     if cells.shared_genes is None:
         return match
@@ -217,7 +223,7 @@ def _texts(values: pd.Series | pd.Index) -> list[str]:
     return ["" if value is None or value != value else str(value).strip() for value in values.tolist()]
 
 
-def _check_ids(ids: list[str], table: GeneTable, species: str) -> None:
+def _check_ids(ids: list[str], table: GeneTable, species: str, mixed: bool) -> None:
     """Refuse ids of another species: human ids begin with ENSG, mouse ids with ENSMUSG, as the table's own tell."""
     families = pd.Series([family for family in map(id_family, ids) if family], dtype=object)
     if families.empty:
@@ -226,6 +232,8 @@ def _check_ids(ids: list[str], table: GeneTable, species: str) -> None:
     if species not in homes.values():
         return
     wrong = families[families.map(homes) != species]
+    if mixed and len(wrong) < len(families):
+        return
     if len(wrong) > _LARGEST_WRONG_SHARE * len(families):
         family = wrong.mode().iloc[0]
         other = homes.get(family)

@@ -9,11 +9,40 @@ from typing import Any
 
 from .errors import InputError
 
+# the checkpoint that travels with the package, and what `model=None` means
+DEFAULT_MODEL = "genecompass-mini"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 class UnpinnedRevisionWarning(UserWarning):
     """A repository was read at whatever its main branch held at that moment."""
+
+
+def model_or_default(model: Any) -> Any:
+    """`model`, or the name of the checkpoint that travels with the package where it is None.
+
+    Examples
+    --------
+    >>> model_or_default(None), model_or_default("runs/tiny")
+    ('genecompass-mini', 'runs/tiny')
+    """
+    return DEFAULT_MODEL if model is None else model
+
+
+def default_checkpoint() -> Path:
+    """Folder of the checkpoint that travels with the package.
+
+    Raises
+    ------
+    InputError
+        This installation lacks it.
+    """
+    folder = Path(__file__).resolve().parent.parent / "modeling_genecompass" / "genecompass_mini"
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{DEFAULT_MODEL} is missing from this installation; install genecompass again, or name a model"
+        )
+    return folder
 
 
 def split_revision(source: str | os.PathLike[str]) -> tuple[str, str | None]:
@@ -44,7 +73,7 @@ def resolve(
     ----------
     source
         A local folder (always preferred if it exists), or ``owner/name`` with an optional ``@revision``: branch,
-        tag or commit.
+        tag or commit; or ``genecompass-mini``, which travels with the package.
     repo_type
         ``model`` (checkpoints, adapters) or ``dataset`` (corpora, prior tables).
     allow_patterns
@@ -73,6 +102,8 @@ def resolve(
     >>> resolve(folder) == Path(folder)
     True
     """
+    if str(source) == DEFAULT_MODEL and not Path(DEFAULT_MODEL).exists():
+        return default_checkpoint()
     if Path(source).expanduser().exists():
         return Path(source).expanduser()
     name, revision = split_revision(source)

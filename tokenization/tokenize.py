@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from .cell_options import LEAST_COVERAGE
 from .coverage import CoverageReport, judge
 from .errors import InputError
 from .gene_table import GeneTable
 from .matching import GeneMatch, match_columns
 from .quality import QualityControl, measure_cells
 from .ranking import rank_cells
-from .readers import CellSource, open_cells
+from .readers import CellOptions, CellSource, open_cells
 from .thinning import thin_counts
 
 EMPTY_CELLS = ("error", "drop", "keep")
@@ -202,22 +201,18 @@ def iter_tokenized(
     *,
     species: str,
     gene_species: str | None = None,
-    gene_column: str | None = None,
-    rescue_ids: bool = False,
     max_length: int = 2048,
     whole_cells: bool = False,
-    counts: str = "auto",
     quality: str | QualityControl = "none",
     sample: str | None = None,
     empty_cells: str = "error",
     library_size: float | None = None,
     keep_share: float | None = None,
     seed: int = 0,
-    allow_fractional: bool = False,
     block_rows: int = 4096,
-    min_coverage: float = LEAST_COVERAGE,
     start: int = 0,
     stop: int | None = None,
+    **reading: Unpack[CellOptions],
 ) -> Iterator[TokenizedCells]:
     """Tokenise cells block by block, with memory that does not grow with their number.
 
@@ -231,7 +226,7 @@ def iter_tokenized(
         Genes kept per cell.
     whole_cells
         Keep all genes beside those, as models with a cell vector read them; see `TokenizedCells`.
-    counts, gene_column, rescue_ids, allow_fractional, min_coverage, block_rows
+    block_rows
         As for `open_cells`.
     quality
         ``"paper"``, ``"published_code"``, ``"none"`` or a `QualityControl`. Rules need a pass over the cells first.
@@ -246,6 +241,8 @@ def iter_tokenized(
         Thin counts first, as if cells had been sequenced less deeply; see `thin_counts`.
     start, stop
         Rows to read.
+    **reading
+        How the file is read: `CellOptions`.
 
     Yields
     ------
@@ -261,15 +258,7 @@ def iter_tokenized(
         raise InputError(f"empty_cells={empty_cells!r}; choose one of {', '.join(EMPTY_CELLS)}")
     if max_length < 1:
         raise InputError(f"max_length is {max_length}; it must be at least 1")
-    cells = open_cells(
-        source,
-        counts=counts,
-        gene_column=gene_column,
-        rescue_ids=rescue_ids,
-        allow_fractional=allow_fractional,
-        min_coverage=min_coverage,
-        block_rows=block_rows,
-    )
+    cells = open_cells(source, block_rows=block_rows, **reading)
     stop = cells.n_cells if stop is None else min(stop, cells.n_cells)
     codes, matches = match_cells(cells, table, species=species, gene_species=gene_species)
     control = QualityControl.named(quality)
@@ -327,7 +316,10 @@ def match_cells(
         column = cells.obs[species].astype(str).map(table.species_called)
         labels = list(column.unique())
         codes = np.asarray(column.map({label: i for i, label in enumerate(labels)}), dtype=np.int64)
-    return codes, [match_columns(cells, table, species=label, gene_species=gene_species) for label in labels]
+    several = len(labels) > 1
+    return codes, [
+        match_columns(cells, table, species=label, gene_species=gene_species, mixed=several) for label in labels
+    ]
 
 
 def judge_coverage(cells: CellSource, matches: list[GeneMatch], *, say: bool = True) -> None:

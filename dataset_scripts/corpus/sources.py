@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from genecompass.tokenization.errors import InputError
+from genecompass.tokenization.tables import read_table
 
 from .layout import FIXED_COLUMNS
 
@@ -109,7 +110,7 @@ def read_sources(path: str | os.PathLike[str]) -> list[Source]:
     if not path.is_file():
         raise InputError(f"{path}: no such manifest; write a table with the columns {', '.join(MANIFEST_COLUMNS)}")
     separator = "," if path.suffix == ".csv" else "\t"
-    frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, comment="#")
+    frame = read_table(path, sep=separator, dtype=str, keep_default_na=False, comment="#")
     frame.columns = frame.columns.str.strip()
     unknown = [column for column in frame.columns if column not in MANIFEST_COLUMNS]
     if unknown:

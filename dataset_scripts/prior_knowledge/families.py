@@ -11,6 +11,7 @@ import pandas as pd
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.tables import read_table
 from .gene2vec import Gene2VecSettings, Pairs, vectors_of_all_species
 from .gene_names import match_names
 from .tables import Missing, PriorTable, assemble, source_record, versions_of
@@ -81,7 +82,7 @@ def _read_memberships(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: no such family file")
     separator = "," if ".csv" in path.name else "\t"
     try:
-        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+        raw = read_table(path, sep=separator, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError) as error:
         raise InputError(f"{path}: not a readable family table ({error})") from error
     if {"symbol", "gene_group"} <= set(raw.columns):

@@ -10,6 +10,7 @@ import pandas as pd
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.tables import read_table
 from .gene_names import match_names
 from .tables import PriorTable, check_rows, coverage, known_rows
 
@@ -126,7 +127,7 @@ def gene_labels(source: str, table: GeneTable, species: str) -> pd.Series:
         mine = table.frame[table.frame["species"] == species]
         return pd.Series(mine["biotype"].to_numpy(), index=mine["token"].to_numpy())
     try:
-        listed = pd.read_csv(source, sep="," if ".csv" in source else "\t", dtype=str, keep_default_na=False)
+        listed = read_table(source, sep="," if ".csv" in source else "\t", dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{source}: not a readable table of gene and label ({error})") from error
     if listed.shape[1] < 2:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.tables import read_table
 from .gene2vec import Gene2VecSettings, Pairs, vectors_of_all_species
 from .gene_names import match_names
 from .tables import Missing, PriorTable, assemble, source_record, versions_of
@@ -111,12 +112,12 @@ def _read_columns(source: NetworkSource, rows: int | None = None) -> tuple[pd.Da
         raise InputError(f"{path}: no such network file")
     separator = "," if ".csv" in path.name else "\t"
     try:
-        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, nrows=rows)
+        raw = read_table(path, sep=separator, dtype=str, keep_default_na=False, nrows=rows)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError) as error:
         raise InputError(f"{path}: not a readable edge list ({error})") from error
     if not source.columns and raw.shape[1] >= 3 and str(raw.columns[2]).lower() in _SIGN_WORDS:
         # TRRUST as published has no header: factor, target, mode, PubMed ids
-        raw = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, header=None, nrows=rows)
+        raw = read_table(path, sep=separator, dtype=str, keep_default_na=False, header=None, nrows=rows)
         raw.columns = ["tf", "target", "mode", *map(str, raw.columns[3:])]
 
     given = source.columns or {}

@@ -8,6 +8,7 @@ from typing import IO
 
 import pandas as pd
 
+from ...tokenization import tables
 from ...tokenization.errors import InputError
 from ...tokenization.gene_index import bare_gene_id
 
@@ -104,7 +105,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     name = str(path).lower().removesuffix(".gz")
     separator = "," if name.endswith(".csv") else "\t"
     # MGI's reports end lines with a tab that their header lacks
-    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, index_col=False, low_memory=False)
+    table = tables.read_table(path, sep=separator, dtype=str, keep_default_na=False, index_col=False, low_memory=False)
     if len(table.columns) < 2:
         raise InputError(
             f"{path}: only one column; expected a table separated by {'commas' if separator == ',' else 'tabs'}"

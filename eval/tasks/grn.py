@@ -26,6 +26,7 @@ from ...inference.networks.grn import (
 from ...inference.perturbation.cells import take_cells
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
+from ...tokenization.tables import read_table
 from ..baselines.network import expression_level_network
 from ..metrics.network import NetworkTruth, bootstrap_over_factors, network_scores, restrict_truth
 from .summary import long_rows
@@ -100,7 +101,7 @@ def read_reference(path: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such reference network")
-    table = pd.read_csv(path, keep_default_na=False)
+    table = read_table(path, keep_default_na=False)
     if table.shape[1] < 2:
         raise InputError(f"{path}: a reference network needs two columns, regulator and target")
     return table
@@ -140,7 +141,7 @@ def beeline_simulated(
         raise InputError(f"{unknown[0]!r} is not a method on expression; use some of {', '.join(EXPRESSION_METHODS)}")
     if not Path(expression).is_file():
         raise InputError(f"{expression}: no such expression table")
-    X = pd.read_csv(expression, index_col=0).T
+    X = read_table(expression, index_col=0).T
     genes = [str(name) for name in X.columns]
     truth = restrict_truth(read_reference(reference), genes, all_genes=True, all_regulators=True)
     every = range(len(genes))

@@ -15,6 +15,7 @@ from ...inference.networks.grn import log_expression
 from ...inference.perturbation.cells import columns_of_genes, measured_genes, take_cells
 from ...inference.perturbation.perturb import perturb
 from ...tokenization.errors import InputError
+from ...tokenization.tables import read_table
 from ..baselines.network import by_level, random_precision
 from ..metrics.network import precision_at_k
 
@@ -69,15 +70,15 @@ def read_targets(path: str | os.PathLike[str]) -> dict[str, set[str]]:
     if not path.is_file():
         raise InputError(f"{path}: no such table of targets")
     separator = "\t" if ".tsv" in path.name else ","
-    header = pd.read_csv(path, sep=separator, nrows=0).columns
+    header = read_table(path, sep=separator, nrows=0).columns
     if {"tf", "target"} <= set(header):
-        table = pd.read_csv(path, sep=separator)
+        table = read_table(path, sep=separator)
         if "confidence" in table:
             table = table[table["confidence"].isin(["A", "B", "C"])]
         pairs = table[["tf", "target"]]
     else:
         named = {name.lower() for name in map(str, header)} & {"gene1", "regulator", "tf"}
-        pairs = pd.read_csv(path, sep=separator, header=0 if named else None).iloc[:, :2]
+        pairs = read_table(path, sep=separator, header=0 if named else None).iloc[:, :2]
     pairs = pairs.dropna().astype(str)
     if pairs.empty:
         raise InputError(f"{path}: names no factor with a target")

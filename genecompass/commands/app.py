@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from genecompass.commands.grammar import command, new_app
-from genecompass.commands.options import OUTPUT
+from genecompass.commands.options import DEFAULT_MODEL, OUTPUT
 
 app = new_app()
 
@@ -15,7 +15,7 @@ app = new_app()
 def explore(
     model: Annotated[
         str, typer.Option(help="Checkpoint or adapter: folder or owner/name[@revision].", rich_help_panel="Model")
-    ],
+    ] = DEFAULT_MODEL,
     sample: Annotated[list[Path] | None, typer.Argument(metavar="[INPUT...]", help=".h5ad files to offer.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Port; the first free one from 7860 by default.")] = None,

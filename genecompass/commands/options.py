@@ -8,6 +8,7 @@ import typer
 
 from genecompass.tokenization.cell_options import LEAST_COVERAGE
 
+DEFAULT_MODEL = "genecompass-mini"  # as tokenization.sources has it, which help need not import
 CELLS = "Cells with raw counts: .h5ad, .zarr, 10x .h5 or folder, .loom, .csv, .tsv."
 OUTPUT = ("--output", "-o")
 
@@ -90,7 +91,7 @@ class ModelOptions:
 
     PANEL: ClassVar[str] = "Model"
 
-    model: Annotated[str, typer.Option(help="Checkpoint or adapter: folder or owner/name[@revision].")]
+    model: Annotated[str, typer.Option(help="Checkpoint or adapter: folder or owner/name[@revision].")] = DEFAULT_MODEL
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; a GPU where there is one by default.")] = None
 
 

@@ -15,6 +15,7 @@ from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
 from ...tokenization.gene_table import SPECIAL_TOKENS
 from ...tokenization.readers import CellOptions, open_cells
+from ...tokenization.sources import model_or_default
 from ...tokenization.tokenize import tokenize_cells
 from ..checkpoint import HEADS, Model, gene_table_of, load_checkpoint, read_finetuning
 
@@ -132,6 +133,7 @@ def explain(
     >>> from genecompass.eval.plots import plot_gene_scores  # doctest: +SKIP
     >>> plot_gene_scores(found.scores, "cell.png", title=f"{found.cell}: {found.target}")  # doctest: +SKIP
     """
+    model = model_or_default(model)
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}; choose {', '.join(METHODS)}")
     attention = "eager" if method == "attention" else None
@@ -294,7 +296,7 @@ def _has_labels(model: Model) -> bool:
         return type(model).__name__ == HEADS["cells"][1]
     from ..app.explore import has_labels
 
-    return has_labels(model)
+    return has_labels(model_or_default(model))
 
 
 def _row_of(names: pd.Index, cell: str | int, where: str) -> int:

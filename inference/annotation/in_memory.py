@@ -11,10 +11,12 @@ from scipy import sparse
 
 from ...tokenization.errors import InputError
 from ...tokenization.readers import CellOptions, CellSource, open_cells
-from ..cells import Coverage, Reading, chunks, name_of, provenance
+from ...tokenization.sources import model_or_default
+from ..cells import Coverage, Reading, chunks, name_of, provenance, said
 from ..checkpoint import Finetuning, Model, gene_table_of, load_checkpoint, read_finetuning
 from ..embedding.encode import MAX_TOKENS, Moments, classify_pooled, pool_for_classifier
 from ..embedding.pooling import Pooling, counts_of
+from ..h5ad import check_key
 from .transfer import ALIGNMENTS, Prediction, principal_neighbours, transfer_labels
 
 LABEL_KEY = "genecompass_cell_type"
@@ -54,8 +56,8 @@ class Reference:
 
 def annotate(
     adata: Any,
-    model: Model,
-    species: str,
+    model: Model = None,
+    species: str | None = None,
     *,
     reference: Reference | None = None,
     processor: Any = None,
@@ -80,7 +82,8 @@ def annotate(
     adata
         AnnData with raw counts.
     model
-        Without a reference: a model or adapter fine-tuned for cells. With one: any checkpoint.
+        Without a reference: a model or adapter fine-tuned for cells. With one: any checkpoint, by default the one that
+        travels with the package.
     species
         Species of the cells, or an ``obs`` column that says it. A model that learned from human cells labels mouse
         cells through their homologs.
@@ -126,11 +129,12 @@ def annotate(
     >>> adata = gc.annotate(adata, model="runs/pbmc", species="human")  # doctest: +SKIP
     >>> adata.obs["genecompass_cell_type"].value_counts()  # doctest: +SKIP
     """
+    check_key(key, "obs")
     source = open_cells(adata, **reading)
     table, uns = annotation_table(
         source,
         model,
-        species,
+        said(species),
         reference=reference,
         processor=processor,
         threshold=threshold,
@@ -173,6 +177,7 @@ def annotation_table(
     progress: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Labels of the cells of an open source, as `annotate` writes them: ``obs`` columns and the ``uns`` entry."""
+    model = model_or_default(model)
     if not 0 <= threshold <= 1:
         raise InputError(f"threshold {threshold} must lie between 0 and 1")
     if align not in ALIGNMENTS:

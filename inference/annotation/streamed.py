@@ -6,15 +6,16 @@ from typing import Any
 
 from ...tokenization.errors import InputError
 from ...tokenization.readers import CellOptions, open_cells
-from ..h5ad import add_to_h5ad
-from .in_memory import Reference, annotation_table
+from ..cells import said
+from ..h5ad import add_to_h5ad, check_key
+from .in_memory import LABEL_KEY, Reference, annotation_table
 
 
 def annotate_file(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    model: str | os.PathLike[str],
-    species: str,
+    model: str | os.PathLike[str] | None = None,
+    species: str | None = None,
     *,
     reference: Reference | None = None,
     **options: Any,
@@ -46,12 +47,13 @@ def annotate_file(
     PosixPath('labelled.h5ad')
     """
     source, output = Path(source), Path(output)
+    check_key(options.get("key", LABEL_KEY), "obs")
     if source.suffix != ".h5ad" or output.suffix != ".h5ad":
         raise InputError(f"{source} -> {output}: reads and writes .h5ad; for other files read them and call annotate")
     reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
     cells = open_cells(source, **reading)
     if output.exists() and source.samefile(output):
         raise InputError(f"{output}: would overwrite its own input; choose another output")
-    table, uns = annotation_table(cells, model, species, reference=reference, **options)
+    table, uns = annotation_table(cells, model, said(species), reference=reference, **options)
     add_to_h5ad(source, output, obs=table, uns={"genecompass": uns})
     return output

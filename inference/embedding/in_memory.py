@@ -9,8 +9,10 @@ import pandas as pd
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.matching import match_columns
 from ...tokenization.readers import CellOptions, CellSource, open_cells
-from ..cells import Coverage, Reading, chunks, name_of, provenance
+from ...tokenization.sources import model_or_default
+from ..cells import Coverage, Reading, chunks, name_of, provenance, said
 from ..checkpoint import Model, gene_table_of, load_checkpoint
+from ..h5ad import check_key
 from .encode import MAX_TOKENS, GeneMeans
 from .pooling import Pooling
 
@@ -20,8 +22,8 @@ GENE_KEY = "genecompass"
 
 def embed(
     adata: Any,
-    model: Model,
-    species: str,
+    model: Model = None,
+    species: str | None = None,
     *,
     processor: Any = None,
     pooling: str = "auto",
@@ -43,9 +45,10 @@ def embed(
     adata
         AnnData with raw counts.
     model
-        Checkpoint or adapter (folder or ``owner/name[@revision]``), or a loaded model with its `processor`.
+        Checkpoint or adapter (folder or ``owner/name[@revision]``), or a loaded model with its `processor`; the
+        checkpoint that travels with the package by default.
     species
-        Species of the cells, or an ``obs`` column that says it.
+        Species of the cells, or an ``obs`` column that says it; has to be said.
     processor
         Needed with a loaded model only.
     pooling
@@ -81,10 +84,12 @@ def embed(
     Examples
     --------
     >>> import genecompass as gc
-    >>> adata = gc.embed(adata, model="runs/tiny", species="mouse")  # doctest: +SKIP
+    >>> adata = gc.embed(adata, species="mouse")  # doctest: +SKIP
     >>> adata.obsm["X_genecompass"].shape  # doctest: +SKIP
-    (2700, 64)
+    (2700, 640)
     """
+    model, species = model_or_default(model), said(species)
+    check_key(key, "obsm")
     network, processor = load_checkpoint(model, processor=processor, device=device, fold=isinstance(model, str))
     table = gene_table_of(processor)
     source = open_cells(adata, **reading)
@@ -143,7 +148,8 @@ def gene_rows(
     species, var = reading.species, cells.var
     if species in cells.obs:
         species = str(cells.obs[species].astype(str).mode().iloc[0])
-    match = match_columns(cells, table, species=species, gene_species=reading.gene_species)
+    mixed = reading.species in cells.obs
+    match = match_columns(cells, table, species=species, gene_species=reading.gene_species, mixed=mixed)
     by_token = np.vstack([means.means(), np.full((1, means.sums.shape[1]), np.nan, dtype=np.float32)])
     rows = by_token[match.cell_token]  # token -1 takes the last row: NaN
     if len(var) == len(names) and (var.index == names).all():

@@ -19,9 +19,10 @@ from ...tokenization.files import atomic_path, sole_writer, write_json
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ...tokenization.readers.hdf5 import open_hdf5
-from ..cells import CHUNK, Coverage, Reading, chunks, provenance
+from ...tokenization.sources import model_or_default
+from ..cells import CHUNK, Coverage, Reading, chunks, provenance, said
 from ..checkpoint import digest_of, gene_table_of, load_checkpoint
-from ..h5ad import add_to_h5ad
+from ..h5ad import add_to_h5ad, check_key
 from .encode import MAX_TOKENS, GeneMeans
 from .in_memory import CELL_KEY, GENE_KEY, gene_rows
 from .pooling import Pooling
@@ -52,8 +53,8 @@ class EmbedPlan:
 def embed_file(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    model: str | os.PathLike[str],
-    species: str,
+    model: str | os.PathLike[str] | None = None,
+    species: str | None = None,
     *,
     pooling: str = "auto",
     layer: int = -1,
@@ -105,6 +106,8 @@ def embed_file(
     PosixPath('atlas_embedded.h5ad')
     """
     source, output = Path(source), Path(output)
+    model, species = model_or_default(model), said(species)
+    check_key(key, "obsm")
     if source.suffix != ".h5ad" or output.suffix != ".h5ad":
         raise InputError(
             f"{source} -> {output}: streaming reads and writes .h5ad; for others read the file, call embed"
@@ -127,7 +130,7 @@ def embed_file(
         cells=cells.n_cells,
         model=str(model),
         model_digest=digest_of(network),
-        cells_read={name: str(value) if name == "shared_genes" else value for name, value in reading.items()},
+        cells_read={name: str(value) if name == "shared_genes" and value else value for name, value in reading.items()},
         reading=asdict(taken),
         pooling=how.name,
         layer=layer,
@@ -185,7 +188,8 @@ def _open_work(work: Path, plan: EmbedPlan, restart: bool) -> None:
         except ValueError as error:
             raise InputError(f"{work / 'plan.json'}: damaged ({error}); start over (--restart)") from error
         changed = [name for name, value in asdict(plan).items() if found.get(name) != value]
-        if found and changed:
+        # a run that was refused before it saved a cell binds nobody
+        if found and changed and any(work.glob("part-*/state.npz")):
             raise InputError(
                 f"{work}: was begun with another {changed[0]}; "
                 "finish it with the same settings, or start over (--restart)"

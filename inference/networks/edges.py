@@ -13,6 +13,7 @@ from scipy import sparse, stats
 
 from ...tokenization.errors import InputError
 from ...tokenization.files import atomic_path
+from ...tokenization.tables import read_table
 
 COLUMNS = ("regulator", "target", "weight", "sign", "evidence")
 FORMATS = (".csv", ".tsv", ".parquet", ".graphml", ".gexf")
@@ -139,7 +140,7 @@ def read_network(path: str | os.PathLike[str]) -> pd.DataFrame:
     if path.suffix == ".parquet":
         edges = pd.read_parquet(path)
     else:
-        edges = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False)
+        edges = read_table(path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False)
     missing = [name for name in COLUMNS[:3] if name not in edges]
     if missing:
         raise InputError(f"{path}: a network needs the columns regulator, target and weight; {missing[0]!r} is missing")

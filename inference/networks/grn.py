@@ -14,6 +14,7 @@ from scipy import sparse
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import CellOptions
+from ...tokenization.sources import model_or_default
 from ..checkpoint import Model, gene_table_of, load_checkpoint
 from ..perturbation.cells import PerturbedCells, columns_of_genes, take_cells
 from ..perturbation.forward import CopyReader
@@ -83,7 +84,8 @@ def infer_grn(
     adata
         AnnData or path to one, with raw counts.
     model
-        Checkpoint, or a model with its `processor`. Methods on expression alone need none, but then `gene_table`.
+        Checkpoint, or a model with its `processor`; without a `gene_table` by default the checkpoint that travels with
+        the package. Methods on expression alone need only a `gene_table`.
     regulators
         List or file of names; those that too few cells express are left out. Default: the transcription factors that
         `factors` knows by name.
@@ -140,6 +142,8 @@ def infer_grn(
     --------
     >>> network = infer_grn(adata, "runs/tiny", ["PDX1", "PAX6"], species="human", top_k=50)  # doctest: +SKIP
     """
+    if gene_table is None:
+        model = model_or_default(model)
     _check_method(method, model, gene_table, threshold, top_k)
     reader = None
     if model is not None:

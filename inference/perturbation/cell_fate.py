@@ -14,6 +14,7 @@ from scipy import sparse
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import CellOptions, open_cells
+from ...tokenization.sources import model_or_default
 from ..checkpoint import Model, digest_of, gene_table_of, load_checkpoint
 from .cells import PerturbedCells, measured_genes, read_gene_list, take_cells
 from .edits import Absent, Edit, Kind, Level, Ranks
@@ -218,6 +219,7 @@ def rank_cell_fate(
     inserts = kind == "set" or (kind == "overexpress" and dose is None)
     edit = Edit(kind, dose, level, absent or ("insert" if inserts else "skip"), quantile)
     dose_edits = [_dose_edit(factor) for factor in doses]
+    model = model_or_default(model)
     network, processor = load_checkpoint(model, processor=processor, device=device, fold=True)
     reader = CopyReader(
         network, pooling=pooling, max_tokens=max_tokens, dtype=torch.bfloat16 if bf16 else torch.float32

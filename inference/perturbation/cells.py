@@ -1,6 +1,7 @@
 """The cells to perturb, and which of their columns a gene's name means."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,16 @@ import pandas as pd
 from scipy import sparse
 
 from ...tokenization.errors import InputError
+from ...tokenization.files import read_text
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.matching import GeneMatch, match_columns
 from ...tokenization.readers import CellOptions, open_cells
 from ...tokenization.tokenize import judge_coverage
 from .edits import CellEditor, Edit, expression_levels
 from .matching import GeneProfile
+
+# what the column of genes is called, in lists that people keep
+_HEADINGS = ("tf", "gene", "gene_symbol", "symbol", "gene_name", "gene_id", "ensembl_id", "regulator", "name")
 
 
 @dataclass(frozen=True)
@@ -314,10 +319,14 @@ def read_gene_list(source: str | os.PathLike[str] | Iterable[str]) -> list[str]:
         path = Path(source)
         if not path.is_file():
             raise InputError(f"{path}: no such file; a gene list is a text file with one gene in a line")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        names = [line.replace("\t", ",").split(",")[0].strip().strip('"') for line in lines]
-        if names and names[0].lower() in {"tf", "gene", "gene_id", "symbol", "name", "gene_symbol"}:
-            names = names[1:]
+        rows = [
+            [cell.strip().strip('"') for cell in re.split(r"[,;\t]", line)] for line in read_text(path).splitlines()
+        ]
+        rows = [row for row in rows if any(row)]
+        # the column under a known heading; else the first
+        heading = [cell.lower() for cell in rows[0]] if rows else []
+        place = next((heading.index(name) for name in _HEADINGS if name in heading), None)
+        names = [row[place or 0] for row in rows[place is not None :] if len(row) > (place or 0)]
     else:
         names = [str(name) for name in source]
     names = list(dict.fromkeys(name for name in names if name))

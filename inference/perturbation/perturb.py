@@ -1,5 +1,6 @@
 """In-silico perturbation: change a gene in a cell, read what the model makes of it, beside random genes like it."""
 
+import logging
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,6 +12,7 @@ import torch
 
 from ...tokenization.errors import InputError
 from ...tokenization.readers import CellOptions
+from ...tokenization.sources import model_or_default
 from ..checkpoint import Model, digest_of, gene_table_of, load_checkpoint
 from .cells import (
     PerturbedCells,
@@ -27,6 +29,7 @@ from .plan import Plan, Unit, combine, make_plan
 from .results import PerturbationResult, cell_tables, summarise, summarise_targets, with_means
 from .screen import Screen, run_key
 
+logger = logging.getLogger(__name__)
 ALL_EXPRESSED = "expressed"
 ALL_FACTORS = "tfs"
 Readout = Literal["states", "values", "ids"]
@@ -157,6 +160,7 @@ def perturb(
         raise InputError(f"readout={readout!r}: use 'states', 'values' or 'ids'")
     if targets is None and (readout == "ids" or hide_targets):
         raise InputError("readout='ids' and hide_targets need targets")
+    model = model_or_default(model)
     network, processor = load_checkpoint(
         model, "masked" if readout != "states" else None, processor=processor, device=device, fold=True
     )
@@ -304,7 +308,15 @@ def factor_columns(
     if factors is None:
         columns = expressed[transcription_factors_among(cells.human_symbols(expressed))]
     else:
-        wanted = measured_genes(read_gene_list(factors), cells)[0]
+        names = read_gene_list(factors)
+        wanted, absent = measured_genes(names, cells)
+        if not wanted:
+            raise InputError(
+                f"none of the {len(names)} regulators is expressed here (first read: {', '.join(names[:3])})"
+            )
+        if absent:
+            more = ", ..." if len(absent) > 10 else ""
+            logger.warning("%s of %s regulators not found: %s%s", len(absent), len(names), ", ".join(absent[:10]), more)
         columns = np.intersect1d(columns_of_genes(wanted, cells), expressed) if wanted else np.zeros(0, np.int64)
     if not len(columns):
         raise InputError(

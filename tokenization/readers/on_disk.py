@@ -75,8 +75,8 @@ class CsrRows:
 class CscRows:
     """Rows of a CSC matrix on disk, which stores genes one after another.
 
-    Rows are gathered window by window: each window holds as many cells as fit the memory budget, and costs one
-    pass over the file. Nothing is written to disk.
+    What fits the memory budget is transposed in memory, once; a larger matrix is transposed once into temporary files.
+    Either way every further block costs no more than a block of a matrix that is stored by cells.
     """
 
     def __init__(
@@ -85,39 +85,37 @@ class CscRows:
         self._data, self._indices, self.shape = data, indices, shape
         self._indptr = _pointers(indptr, shape[1], data, indices)
         self._window_entries = window_entries
+        self._by_cell: Any = None
 
     def blocks(self, start: int, stop: int, block_rows: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        """Blocks of rows, cut from windows of rows."""
-        filled = np.cumsum(self._row_sizes())
-        while start < stop:
-            before = filled[start - 1] if start else 0
-            end = int(np.searchsorted(filled, before + self._window_entries, side="right"))
-            end = min(stop, max(end, start + 1))
-            window = self._window(start, end)
-            for first in range(start, end, block_rows):
-                yield first, window[first - start : min(first + block_rows, end) - start]
-            start = end
+        """Blocks of rows."""
+        if self._by_cell is None:
+            self._by_cell = self._transposed()
+        if not sparse.issparse(self._by_cell):
+            yield from self._by_cell.blocks(start, stop, block_rows)
+            return
+        for first in range(start, stop, block_rows):
+            yield first, self._by_cell[first : min(first + block_rows, stop)]
 
-    def _pieces(self) -> Iterator[tuple[int, npt.NDArray[np.integer]]]:
+    def _transposed(self) -> Any:
+        """The matrix by cells: in memory, or spooled."""
+        if int(self._indptr[-1]) > self._window_entries:
+            from .spool import spool_by_cell
+
+            return spool_by_cell(self._pieces, self.shape, int(self._indptr[-1]))
+        cells = np.asarray(self._indices[:])
+        self._check(cells)
+        return sparse.csc_matrix((self._data[:], cells, self._indptr), shape=self.shape).tocsr()
+
+    def _check(self, cells: npt.NDArray[np.integer]) -> None:
+        if len(cells) and (cells.min() < 0 or cells.max() >= self.shape[0]):
+            raise ValueError(f"row index out of range 0..{self.shape[0] - 1}")
+
+    def _pieces(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[Any]]]:
+        """Cells, genes and values of stretches of entries, gene by gene."""
         for begin in range(0, int(self._indptr[-1]), MOST_ENTRIES):
-            yield begin, self._indices[begin : min(begin + MOST_ENTRIES, int(self._indptr[-1]))]
-
-    def _row_sizes(self) -> npt.NDArray[np.int64]:
-        sizes = np.zeros(self.shape[0], dtype=np.int64)
-        for _, rows in self._pieces():
-            if len(rows) and (rows.min() < 0 or rows.max() >= self.shape[0]):
-                raise ValueError(f"row index out of range 0..{self.shape[0] - 1}")
-            sizes += np.bincount(rows, minlength=self.shape[0])
-        return sizes
-
-    def _window(self, start: int, end: int) -> sparse.csr_matrix:
-        data, row, column = [], [], []
-        for begin, rows in self._pieces():
-            mine = np.flatnonzero((rows >= start) & (rows < end))
-            data.append(self._data[begin : begin + len(rows)][mine])
-            row.append((rows[mine] - start).astype(np.int32))
-            column.append((np.searchsorted(self._indptr, mine + begin, side="right") - 1).astype(np.int32))
-        if not data:
-            return sparse.csr_matrix((end - start, self.shape[1]), dtype=self._data.dtype)
-        parts = (np.concatenate(data), (np.concatenate(row), np.concatenate(column)))
-        return sparse.coo_matrix(parts, shape=(end - start, self.shape[1])).tocsr()
+            end = min(begin + MOST_ENTRIES, int(self._indptr[-1]))
+            cell = np.asarray(self._indices[begin:end]).astype(np.int64)
+            self._check(cell)
+            gene = np.searchsorted(self._indptr, np.arange(begin, end), side="right") - 1
+            yield cell, gene.astype(np.int64), self._data[begin:end]

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -94,19 +94,40 @@ def spool_triplets(path: Path, *, n_cells: int, n_genes: int) -> Spool:
 
 def _spool_unsorted(path: Path, n_cells: int, n_genes: int, genes_first: bool, size: int) -> Spool:
     """Entries in another order, mostly gene by gene: sort each piece by cell and merge the pieces window by window."""
-    pieces: list[Spool] = []
-    with _open(path) as lines:
-        _header(lines, path)
+
+    def pieces() -> Iterator[Piece]:
         seen = 0
-        for cell, gene, value in _triplets(lines, path, genes_first):
-            seen += len(cell)
-            _check_range(cell, gene, n_cells, n_genes, path)
-            order = np.argsort(cell, kind="stable")
-            pieces.append(Spool((n_cells, n_genes), by_cell=True))
-            pieces[-1].add(cell[order], gene[order], value[order])
-    _check_size(seen, size, path)
-    merged = Spool((n_cells, n_genes), by_cell=True)
-    step = max(1, int(n_cells * _LINES / max(seen, 1)))
+        with _open(path) as lines:
+            _header(lines, path)
+            for cell, gene, value in _triplets(lines, path, genes_first):
+                seen += len(cell)
+                _check_range(cell, gene, n_cells, n_genes, path)
+                yield cell, gene, value
+        _check_size(seen, size, path)
+
+    return spool_by_cell(pieces, (n_cells, n_genes), size)
+
+
+def spool_by_cell(pieces_of: Callable[[], Iterator[Piece]], shape: tuple[int, int], size: int) -> Spool:
+    """Entries in any order as a matrix by cells: each piece is sorted by cell, then all are merged window by window.
+
+    Parameters
+    ----------
+    pieces_of
+        Gives cells, genes and values of so many entries at a time.
+    shape
+        Cells by genes.
+    size
+        Number of entries, by which windows are sized.
+    """
+    n_cells, n_genes = shape
+    pieces: list[Spool] = []
+    for cell, gene, value in pieces_of():
+        order = np.argsort(cell, kind="stable")
+        pieces.append(Spool(shape, by_cell=True))
+        pieces[-1].add(cell[order], gene[order], value[order])
+    merged = Spool(shape, by_cell=True)
+    step = max(1, int(n_cells * _LINES / max(size, 1)))
     for start in range(0, n_cells, step):
         stop = min(start + step, n_cells)
         window = sum(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..packed import refuse_bomb
+from ..tables import read_table
 from .hdf5 import open_hdf5
 from .on_disk import CsrRows
 from .source import CellSource
@@ -55,8 +56,8 @@ def open_tenx_folder(path: Path, *, counts: str, block_rows: int, allow_fraction
     matrix, cell_file, gene_file = (_find(path, names) for names in (_MATRIX_FILES, _CELL_FILES, _GENE_FILES))
     for file in (cell_file, gene_file):
         refuse_bomb(file)
-    cells = pd.read_csv(cell_file, sep="\t", header=None, dtype=str, keep_default_na=False)[0].tolist()
-    genes = pd.read_csv(gene_file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
+    cells = read_table(cell_file, sep="\t", header=None, dtype=str, keep_default_na=False)[0].tolist()
+    genes = read_table(gene_file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
     symbols = genes[1].tolist() if genes.shape[1] > 1 else genes[0].tolist()
     kinds = genes[2].tolist() if genes.shape[1] > 2 else None
     rows = spool_triplets(matrix, n_cells=len(cells), n_genes=len(genes))

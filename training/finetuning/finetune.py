@@ -16,7 +16,8 @@ from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.matching import match_genes
 from ...tokenization.readers import CellOptions, open_cells
-from ...tokenization.sources import resolve
+from ...tokenization.sources import model_or_default, resolve
+from ...tokenization.tables import read_table
 from ...tokenization.tokenize import tokenize_cells
 from .data import Labels, find_groups, read_labels
 from .fit import FinetuneOptions, FinetuneResult, fit_cells, fit_genes
@@ -26,7 +27,7 @@ from .save import check_output, save_finetuned
 def finetune_cells(
     adata: Any,
     label: str,
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None,
     species: str,
     *,
     output: str | os.PathLike[str] | None = None,
@@ -44,7 +45,7 @@ def finetune_cells(
     label
         ``obs`` column of labels.
     model
-        Pre-trained checkpoint: folder or ``owner/name[@revision]``.
+        Pre-trained checkpoint: folder or ``owner/name[@revision]``; None for the one that travels with the package.
     species
         Species of the cells (or an ``obs`` column that says it): mouse cells run as mouse.
     output
@@ -80,6 +81,7 @@ def finetune_cells(
     cells = open_cells(adata, **reading)
     labels = read_labels(cells.obs, label, where=cells.name)
     groups, group_column = find_groups(cells.obs, settings.group)
+    model = model_or_default(model)
     base = resolve(model)
     check_checkpoint(base)
     table = GeneTable.read(base)
@@ -106,7 +108,7 @@ def finetune_cells(
 def finetune_genes(
     adata: Any,
     gene_labels: Mapping[str, str],
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None,
     species: str,
     *,
     output: str | os.PathLike[str] | None = None,
@@ -147,6 +149,7 @@ def finetune_genes(
     reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
     settings = FinetuneOptions(**options)
     check_output(output)
+    model = model_or_default(model)
     base = resolve(model)
     check_checkpoint(base)
     table = GeneTable.read(base)
@@ -180,7 +183,7 @@ def read_gene_labels(path: str | os.PathLike[str]) -> dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file of gene labels")
-    frame = pd.read_csv(path, sep=None, engine="python", dtype=str)
+    frame = read_table(path, sep=None, engine="python", dtype=str)
     if {"gene", "label"} <= set(frame.columns):
         pairs = frame[["gene", "label"]].dropna()
     elif len(frame.columns) >= 2:

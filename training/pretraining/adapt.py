@@ -9,7 +9,7 @@ from ...tokenization.checkpoint_files import check_checkpoint, read_settings
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import CellOptions, open_cells
-from ...tokenization.sources import resolve
+from ...tokenization.sources import model_or_default, resolve
 from ...tokenization.tokenize import TokenizedCells, tokenize_cells
 from .config import load_config
 from .pretrain import PretrainResult, pretrain
@@ -22,7 +22,7 @@ _RATES = {"lora": 1e-3, "full": 3e-4}
 
 def adapt(
     cells: Any,
-    model: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None,
     species: str,
     output: str | os.PathLike[str],
     *,
@@ -96,6 +96,7 @@ def adapt(
     unknown = set(reading) - set(CellOptions.__annotations__)
     if unknown:
         raise InputError(f"adapt takes no {min(unknown)!r}")
+    model = model_or_default(model)
     base = resolve(model)
     check_checkpoint(base)
     settings = read_settings(base / "config.json")
