@@ -4,6 +4,8 @@ import glob
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,6 +176,37 @@ def push_folder(plan: PushPlan, *, move_tag: bool = False) -> Pushed:
             api.create_tag(plan.repo, tag=plan.tag, revision=commit.oid, repo_type=plan.repo_type)
     page = f"{api.endpoint}/{'datasets/' if plan.repo_type == 'dataset' else ''}{plan.repo}"
     return Pushed(commit.oid, page, loading_line(plan.folder, plan.kind, plan.repo, plan.tag or commit.oid))
+
+
+@contextmanager
+def copy_for_hub(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A copy of a folder to be changed before it goes up, made of links where the disk has them; gone afterwards.
+
+    Examples
+    --------
+    >>> with copy_for_hub("runs/adapter") as ready:  # doctest: +SKIP
+    ...     point_at_hub(ready, "someone/adapter", base="someone/tiny@v1")
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=".push-", dir=folder.resolve().parent))
+    except OSError:
+        scratch = Path(tempfile.mkdtemp())
+    try:
+        ready = scratch / folder.resolve().name
+        shutil.copytree(folder, ready, copy_function=_link)
+        yield ready
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def point_at_hub(folder: str | os.PathLike[str], repo: str, *, tag: str | None = None, base: str | None = None) -> None:

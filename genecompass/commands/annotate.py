@@ -7,7 +7,15 @@ import typer
 
 from genecompass.commands.embed import Pooling
 from genecompass.commands.grammar import command, new_app
-from genecompass.commands.options import OUTPUT, CellOptions, InferenceOptions, Input, MaxLength
+from genecompass.commands.options import (
+    OUTPUT,
+    CellOptions,
+    InferenceOptions,
+    Input,
+    MaxLength,
+    Overwrite,
+    refuse_existing,
+)
 
 app = new_app()
 REFERENCE = "Reference"
@@ -56,8 +64,10 @@ def annotate(
         ),
     ] = "none",
     key: Annotated[str, typer.Option(help="Name in obs.", rich_help_panel="Output")] = "genecompass_cell_type",
+    overwrite: Overwrite = False,
 ) -> None:
     """Label cells with a fine-tuned model, or from a labelled reference, with calibrated scores."""
+    refuse_existing(output, overwrite)
     from genecompass.inference.annotation.in_memory import Reference
     from genecompass.inference.annotation.streamed import annotate_file
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from genecompass.commands.grammar import command, new_app
-from genecompass.commands.options import OutputFolder
+from genecompass.commands.options import OutputFolder, Overwrite, refuse_existing
 
 app = new_app()
 
@@ -30,9 +30,7 @@ def convert(
     medians: Annotated[
         list[Path] | None, typer.Option(help="Pickle of gene id to median count; once for each species.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the folder if it is there.", rich_help_panel="Output")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn a published GeneCompass checkpoint into one that AutoModel loads, and check it.
 
@@ -41,8 +39,7 @@ def convert(
     from genecompass.model_cards import write_card
     from genecompass.modeling_genecompass.conversion import convert_checkpoint
 
-    if output.exists() and not overwrite:
-        raise ValueError(f"{output} is there already; choose another name or pass --overwrite")
+    refuse_existing(output, overwrite)
     report = convert_checkpoint(published, output, tokens, homologs, medians=list(medians or []))
     write_card(output)
     typer.echo(str(report))

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 import typer
 
 from genecompass.commands.grammar import command, new_app
-from genecompass.commands.options import OUTPUT, CellOptions, InferenceOptions, Input, MaxLength
+from genecompass.commands.options import (
+    OUTPUT,
+    CellOptions,
+    InferenceOptions,
+    Input,
+    MaxLength,
+    Overwrite,
+    refuse_existing,
+)
 
 app = new_app()
 
@@ -39,11 +47,13 @@ def embed(
     key: Annotated[str, typer.Option(help="Name in obsm.", rich_help_panel="Output")] = "X_genecompass",
     processes: Annotated[int, typer.Option(min=1, help="Processes that share the cells.")] = 1,
     restart: Annotated[bool, typer.Option("--restart", help="Start over instead of continuing a killed run.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Embed cells and genes; memory stays flat, a killed run continues, every other entry of the file is kept.
 
     Several devices (--device cuda:0,cuda:1) are taken in turn by --processes.
     """
+    refuse_existing(output, overwrite)
     from genecompass.inference.embedding.streamed import embed_file
 
     written = embed_file(

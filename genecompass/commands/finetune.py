@@ -7,7 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import typer
 
 from genecompass.commands.grammar import command, new_app
-from genecompass.commands.options import CellOptions, Input, MaxLength, ModelOptions, OutputFolder, Seed
+from genecompass.commands.options import (
+    CellOptions,
+    Input,
+    MaxLength,
+    ModelOptions,
+    OutputFolder,
+    Overwrite,
+    Seed,
+    refuse_existing,
+)
 
 app = new_app("Fine-tune for cells or genes: LoRA by default; or another adapter, a frozen or a whole model.")
 TRAINING = "Training"
@@ -72,8 +81,10 @@ def cells(
     ] = "0.7,0.2",
     merge: Merge = False,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Teach labels of cells; validation is held out by donor or sample where known."""
+    refuse_existing(output, overwrite)
     from genecompass.training.finetuning.finetune import finetune_cells
 
     result = finetune_cells(
@@ -84,6 +95,7 @@ def cells(
         **asdict(training),
         output=output,
         merge=merge,
+        overwrite=overwrite,
         max_length=max_length,
         group=None if group == "none" else group,
         epochs=epochs,
@@ -117,8 +129,10 @@ def genes(
     epochs: Epochs = 3,
     merge: Merge = False,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Teach labels of genes, with cells as context; validation holds out whole genes."""
+    refuse_existing(output, overwrite)
     from genecompass.training.finetuning.finetune import finetune_genes, read_gene_labels
 
     result = finetune_genes(
@@ -129,6 +143,7 @@ def genes(
         **asdict(training),
         output=output,
         merge=merge,
+        overwrite=overwrite,
         max_length=max_length,
         max_cells=max_cells,
         epochs=epochs,

@@ -12,9 +12,11 @@ from genecompass.commands.options import (
     InferenceOptions,
     Input,
     MaxCells,
+    Overwrite,
     Seed,
     Which,
     chosen,
+    refuse_existing,
 )
 
 app = new_app()
@@ -85,11 +87,13 @@ def grn(
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="File (.npz) from which cut-off deletions go on.")] = None,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Infer which regulators act on which targets.
 
     Methods on expression alone take only the genes of --model, which may be a gene table for them.
     """
+    refuse_existing(output, overwrite)
     from genecompass.inference.networks.edges import FORMATS, as_sources, draw_regulator, write_network
     from genecompass.inference.networks.grn import MODEL_METHODS, infer_grn
     from genecompass.tokenization.errors import InputError

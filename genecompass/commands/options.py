@@ -21,6 +21,9 @@ MaxLength = Annotated[
     int | None, typer.Option(min=1, help="Genes a cell; as the model was trained by default.", rich_help_panel="Cells")
 ]
 OutputFolder = Annotated[Path, typer.Option(*OUTPUT, help="Folder to write.", rich_help_panel="Output")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there under this name.", rich_help_panel="Output")
+]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.", rich_help_panel="Statistics")]
 Seeds = Annotated[
     str, typer.Option(metavar="N,N,...", help="One run with each of these seeds.", rich_help_panel="Statistics")
@@ -106,6 +109,15 @@ class InferenceOptions(ModelOptions):
     def running(self) -> dict[str, Any]:
         """How the model is run."""
         return {"device": self.device, "max_tokens": self.max_tokens, "bf16": self.bf16}
+
+
+def refuse_existing(output: Path, overwrite: bool) -> None:
+    """Refuse, before the work, a name under which something is kept already; an empty folder is nothing."""
+    from genecompass.tokenization.errors import InputError
+
+    there = any(output.iterdir()) if output.is_dir() else output.exists()
+    if there and not overwrite:
+        raise InputError(f"{output}: is there already; choose another name or pass --overwrite")
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -15,9 +15,11 @@ from genecompass.commands.options import (
     MaxCells,
     NNull,
     OutputFolder,
+    Overwrite,
     Seed,
     Which,
     chosen,
+    refuse_existing,
 )
 
 app = new_app(
@@ -127,8 +129,10 @@ def genes(
     ] = "kept",
     resume: Resume = None,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Perturb genes and measure what the model makes of it."""
+    refuse_existing(output, overwrite)
     from genecompass.inference.perturbation.figures import plot_effects
     from genecompass.inference.perturbation.perturb import perturb
 
@@ -220,8 +224,10 @@ def fate(
     ] = "kept",
     resume: Resume = None,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Rank genes by how far they move start cells towards goal cells, beyond genes like them."""
+    refuse_existing(output, overwrite)
     from genecompass.inference.perturbation.cell_fate import RECIPES, rank_cell_fate
     from genecompass.inference.perturbation.figures import plot_effects
     from genecompass.tokenization.files import atomic_path, write_json

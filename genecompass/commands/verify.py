@@ -18,7 +18,10 @@ def verify(
     base: Annotated[str | None, typer.Option(help="For an adapter: base checkpoint, if not the one it names.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
-    """Check files against the manifest, load with remote code off, compare outputs with those recorded at save."""
+    """Check files against the manifest, load with remote code off, compare outputs with those recorded at save.
+
+    Exits with 1 where something is wrong, and with 3 where the files are right but the model could not be run.
+    """
     from genecompass.model_cards import verify_source
     from genecompass.model_cards.verify import to_json
 
@@ -30,6 +33,10 @@ def verify(
         for word, lines in (("ok", found.passed), ("not checked", found.skipped), ("PROBLEM", found.problems)):
             for line in lines:
                 typer.echo(f"{word:<12} {line}")
-        typer.echo(f"{found.source}: {'verified' if found.ok else f'{len(found.problems)} problems'}")
+        unrun = any(line.startswith("model: not run") for line in found.skipped)
+        good = "files verified, but the model was not run" if unrun else "verified"
+        typer.echo(f"{found.source}: {good if found.ok else f'{len(found.problems)} problems'}")
     if not found.ok:
         raise typer.Exit(1)
+    if any(line.startswith(("model: not run", "content: not looked at")) for line in found.skipped):
+        raise typer.Exit(3)

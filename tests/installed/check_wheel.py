@@ -15,6 +15,14 @@ VERBS = (
     ("demo", "--quick", "-o", "demo"),
     ("embed", "demo/cells.h5ad", "--model", "demo/checkpoint", "--species", "human", "-o", "embedded.h5ad"),
     ("verify", "demo/checkpoint"),
+    # without a model: the checkpoint that travels in the wheel
+    ("verify", "genecompass-mini"),
+    ("embed", "demo/cells.h5ad", "--species", "human", "-o", "embedded_mini.h5ad"),
+    (
+        *("annotate", "demo/cells.h5ad", "--species", "human", "--reference", "demo/corpus_input/training_cells.h5ad"),
+        *("-o", "labelled.h5ad"),
+    ),
+    ("perturb", "genes", "demo/cells.h5ad", "--species", "human", "-g", "CD3D", "--max-cells", "10", "-o", "deletion"),
 )
 
 

@@ -32,6 +32,7 @@ def finetune_cells(
     *,
     output: str | os.PathLike[str] | None = None,
     merge: bool = False,
+    overwrite: bool = False,
     gene_species: str | None = None,
     max_length: int | None = None,
     **options: Any,
@@ -52,6 +53,8 @@ def finetune_cells(
         Folder to save to.
     merge
         Save a whole checkpoint instead of an adapter.
+    overwrite
+        Replace a fine-tuned model that is there.
     gene_species
         Species of the gene names where it is not the cells'.
     max_length
@@ -77,7 +80,7 @@ def finetune_cells(
     reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
     settings = FinetuneOptions(**options)
     check_device(settings.device)
-    check_output(output)
+    check_output(output, overwrite=overwrite)
     cells = open_cells(adata, **reading)
     labels = read_labels(cells.obs, label, where=cells.name)
     groups, group_column = find_groups(cells.obs, settings.group)
@@ -113,6 +116,7 @@ def finetune_genes(
     *,
     output: str | os.PathLike[str] | None = None,
     merge: bool = False,
+    overwrite: bool = False,
     gene_species: str | None = None,
     max_length: int | None = None,
     max_cells: int | None = 2000,
@@ -122,7 +126,7 @@ def finetune_genes(
 
     Parameters
     ----------
-    adata, model, species, output, merge, gene_species, max_length
+    adata, model, species, output, merge, overwrite, gene_species, max_length
         As for `finetune_cells`.
     gene_labels
         Gene id or symbol to label, for example ``{"ENSG00000008197": "dosage sensitive"}``.
@@ -148,7 +152,7 @@ def finetune_genes(
     """
     reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
     settings = FinetuneOptions(**options)
-    check_output(output)
+    check_output(output, overwrite=overwrite)
     model = model_or_default(model)
     base = resolve(model)
     check_checkpoint(base)

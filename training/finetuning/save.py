@@ -14,13 +14,15 @@ from .methods import ADAPTERS, quiet_transformers
 FINETUNING_FILE = "finetuning.json"
 
 
-def check_output(output: str | os.PathLike[str] | None) -> None:
-    """Refuse, before hours of training, a place that holds something else than an earlier result."""
+def check_output(output: str | os.PathLike[str] | None, *, overwrite: bool = False) -> None:
+    """Refuse, before hours of training, a place that is taken; with `overwrite`, one that holds something else."""
     if output is None:
         return
     path = Path(output)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / FINETUNING_FILE).exists()):
-        raise InputError(f"{path}: exists and is no fine-tuned model; choose another --output")
+        raise InputError(f"{path}: exists and is no fine-tuned model; choose another output")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise InputError(f"{path}: holds a fine-tuned model already; choose another output, or pass overwrite=True")
 
 
 def save_finetuned(
