@@ -1,0 +1,22 @@
+"""The examples in the docstrings run."""
+
+import doctest
+import importlib
+import pkgutil
+
+import genecompass.inference.response as room
+import pytest
+
+MODULES = [f"genecompass.inference.response.{found.name}" for found in pkgutil.iter_modules(room.__path__)]
+MODULES += [
+    "genecompass.eval.metrics.response",
+    "genecompass.eval.baselines.response",
+    "genecompass.eval.tasks.response_genes",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert results.attempted > 0
+    assert results.failed == 0
