@@ -16,6 +16,7 @@ class _Benchmarks(LazyGroup):
         "zero-shot": "Embeddings without training: neighbours, clusters, batches.",
         "grn": "Network inference by BEELINE's measures, with baselines.",
         "perturbation": "In-silico deletions against known targets and a matched null.",
+        "response-genes": "Effects of perturbed genes never seen, with baselines.",
     }
     modules: ClassVar[str] = "genecompass.commands.benchmark_{}"
 
