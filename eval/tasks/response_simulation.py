@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...inference.response.conditions import all_genes
+from ...inference.response.dose_network import fit_doses
+from ...inference.response.doses import read_dose_effects
 from ...inference.response.effects import Effects, read_effects
 from ...inference.response.features import GeneFeatures, shuffled
 from ...inference.response.genes import GeneInputs, GeneOptions, fit_genes
 from ...inference.response.predict import fit_response
 from ...inference.response.saved import NUMBERS
-from ...inference.response.simulation import CONTROL, Simulation, SimulationOptions, simulate_genes
+from ...inference.response.simulation import CONTROL, Simulation, SimulationOptions, simulate_doses, simulate_genes
 from ...inference.response.splits import Split, split_by_gene
 from ...tokenization.files import sha256_of
 from ..metrics.response import clustered_interval, discrimination
@@ -93,7 +95,7 @@ def check_simulation(
     >>> print(check_simulation(seeds=(0,)).as_text())  # doctest: +SKIP
     """
     report = SimulationReport([], {"genes": options.genes, "regulators": options.regulators, "seeds": list(seeds)})
-    checks = (_additive, _interacting, _table, _no_table, _no_effect, _same_bytes)
+    checks = (_additive, _interacting, _table, _no_table, _no_effect, _half_doses, _same_bytes)
     for check in checks:
         if progress is not None:
             progress(check.__name__.strip("_").replace("_", " "))
@@ -218,6 +220,20 @@ def _no_effect(options: SimulationOptions, seeds: Sequence[int], network: GeneOp
     assert error is not None
     size = float(np.sqrt(np.mean(run.predicted["planted"] ** 2)) / np.sqrt(np.nanmean(error**2)))
     return Claim("no effect: predictions are below 2 standard errors", size < 2, f"{size:.2f} standard errors")
+
+
+def _half_doses(options: SimulationOptions, seeds: Sequence[int], network: GeneOptions | None) -> Claim:
+    factors = []
+    for seed in seeds:
+        found = simulate_doses(replace(options, cells=110, seed=seed), drugs=4)
+        model = fit_doses(read_dose_effects(found.adata, "drug", dose="dose", control=CONTROL), seed=seed)
+        factors += [abs(np.log(model.ec50(drug) / dose)) for drug, dose in (found.ec50 or {}).items()]
+    within = float(np.mean(np.array(factors) <= np.log(2)))
+    return Claim(
+        "half-maximal doses are within a factor of 2, with 110 cells a dose",
+        within == 1.0,
+        f"{within:.0%} of {len(factors)} drugs, worst factor {np.exp(max(factors)):.2f}",
+    )
 
 
 def _same_bytes(options: SimulationOptions, seeds: Sequence[int], network: GeneOptions | None) -> Claim:

@@ -179,7 +179,7 @@ class GeneNetwork(nn.Module):
         n_genes: int,
         n_perturbable: int,
         *,
-        hidden: int = 32,
+        hidden: int = 16,
         gene_table: Tensor | None = None,
         perturbed_table: Tensor | None = None,
         co_expression: GeneGraph | None = None,

@@ -37,7 +37,7 @@ class GeneOptions:
         See `FitSettings`.
     """
 
-    hidden: int = 32
+    hidden: int = 16
     loss: Literal["squared", "published"] = "squared"
     residual: bool = True
     fit: FitSettings = field(default_factory=FitSettings)
@@ -273,7 +273,7 @@ def options_as_dict(options: GeneOptions) -> dict[str, Any]:
     Examples
     --------
     >>> options_as_dict(GeneOptions())["hidden"]
-    32
+    16
     """
     return asdict(options)
 

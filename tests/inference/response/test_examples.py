@@ -12,6 +12,9 @@ MODULES += [
     "genecompass.eval.metrics.response",
     "genecompass.eval.baselines.response",
     "genecompass.eval.tasks.response_genes",
+    "genecompass.eval.baselines.response_doses",
+    "genecompass.eval.tasks.response_doses",
+    "genecompass.eval.tasks.response_arms",
 ]
 
 
