@@ -81,6 +81,7 @@ def read_dose_effects(
     covariate: str | None = None,
     control: str | None = None,
     layer: str | None = None,
+    values: str = "counts",
     where: str = "cells",
 ) -> DoseEffects:
     """Effects of a file of cells with control cells, or of a file that holds effects.
@@ -98,7 +99,9 @@ def read_dose_effects(
     control
         Label of control rows in `drug`. Without it and without rows of dose 0, the data hold effects.
     layer
-        Where the values are; X by default.
+        Where effects are; X by default.
+    values
+        ``"counts"``, or ``"log"`` where X holds log expression already, as of arrays, with control rows.
 
     Raises
     ------
@@ -128,22 +131,24 @@ def read_dose_effects(
         raise InputError(f"{where}: every row is control; there is no effect to learn from")
     X = adata.X if layer is None else adata.layers[layer]
     holds_effects = not is_control.any() or layer is not None
-    if holds_effects:
-        values = np.asarray(X.todense() if sparse.issparse(X) else X, dtype=np.float64)
+    if values not in ("counts", "log"):
+        raise InputError(f"unknown values {values!r}; choose counts or log")
+    if holds_effects or values == "log":
+        numbers = np.asarray(X.todense() if sparse.issparse(X) else X, dtype=np.float64)
     else:
         check_counts(X, where)
-        values = log_normalised(X)
+        numbers = log_normalised(X)
     keys = sorted({(drugs[i], covariates[i], float(doses[i])) for i in np.flatnonzero(~is_control)})
     delta, counts = [], []
     for name, group, amount in keys:
         mine = (drugs == name) & (covariates == group) & (doses == amount) & ~is_control
-        base = np.zeros(values.shape[1])
+        base = np.zeros(numbers.shape[1])
         if not holds_effects:
             own = is_control & (covariates == group)
             if not own.any():
                 raise InputError(f"{where}: {covariate} {group!r} has no control row; leave its cells out")
-            base = values[own].mean(axis=0)
-        delta.append(values[mine].mean(axis=0) - base)
+            base = numbers[own].mean(axis=0)
+        delta.append(numbers[mine].mean(axis=0) - base)
         counts.append(int(mine.sum()))
     return DoseEffects(
         tuple(str(key[0]) for key in keys),

@@ -15,6 +15,8 @@ MODULES += [
     "genecompass.eval.baselines.response_doses",
     "genecompass.eval.tasks.response_doses",
     "genecompass.eval.tasks.response_arms",
+    "genecompass.eval.baselines.response_signatures",
+    "genecompass.eval.tasks.response_signatures",
 ]
 
 
