@@ -29,6 +29,8 @@ _HOMES = {
     "perturb": "inference",
     "rank_cell_fate": "inference",
     "infer_grn": "inference",
+    "fit_response": "inference.response.predict",
+    "ResponseModel": "inference.response.predict",
     "Reference": "inference.annotation.in_memory",
     "finetune_cells": "training.finetuning.finetune",
     "finetune_genes": "training.finetuning.finetune",

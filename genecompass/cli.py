@@ -29,6 +29,7 @@ VERBS = {
     "annotate": "Label cells with a fine-tuned model or from a labelled reference.",
     "perturb": "Delete, over-express or knock down genes in silico; rank cell-fate regulators.",
     "grn": "Infer gene regulatory networks.",
+    "respond": "Learn what perturbing genes does in one data set, and predict what nobody measured.",
     "benchmark": "Run benchmarks with simple baselines beside the model.",
     "card": "Write a model, adapter, prior or corpus card from what was recorded.",
     "push": "Upload a checkpoint, adapter, prior table or corpus to the Hub.",

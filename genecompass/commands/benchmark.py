@@ -16,6 +16,10 @@ class _Benchmarks(LazyGroup):
         "zero-shot": "Embeddings without training: neighbours, clusters, batches.",
         "grn": "Network inference by BEELINE's measures, with baselines.",
         "perturbation": "In-silico deletions against known targets and a matched null.",
+        "response-genes": "Effects of perturbed genes never seen, with baselines.",
+        "response-doses": "Effects of drugs at doses, or in patients, never seen, with baselines.",
+        "response-signatures": "Effects of compounds never seen, from their structure, with baselines.",
+        "response-simulation": "Response networks where the truth is known: pass or fail.",
     }
     modules: ClassVar[str] = "genecompass.commands.benchmark_{}"
 
