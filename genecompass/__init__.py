@@ -35,6 +35,7 @@ _HOMES = {
     "finetune_cells": "training.finetuning.finetune",
     "finetune_genes": "training.finetuning.finetune",
     "adapt": "training.pretraining.adapt",
+    "add_species": "dataset_scripts.new_species",
     "pretrain": "training.pretraining.pretrain",
 }
 

@@ -33,6 +33,7 @@ VERBS = {
     "benchmark": "Run benchmarks with simple baselines beside the model.",
     "card": "Write a model, adapter, prior or corpus card from what was recorded.",
     "push": "Upload a checkpoint, adapter, prior table or corpus to the Hub.",
+    "species": "Add a species to a trained checkpoint.",
     "verify": "Check a checkpoint, adapter, prior table or corpus against its manifest.",
     "app": "Explore a checkpoint and a data set in the browser.",
 }

@@ -71,7 +71,7 @@ def attach_priors(
     for prior in given:
         check_rows(prior, table)
 
-    model = _with_priors(_load(folder), given, table)
+    model = _with_priors(load_whole(folder), given, table)
     with atomic_path(out) as temporary:
         shutil.copytree(folder, temporary, ignore=shutil.ignore_patterns(*_WEIGHTS))
         model.save_pretrained(temporary)
@@ -80,7 +80,8 @@ def attach_priors(
     return out
 
 
-def _load(folder: Path) -> Any:
+def load_whole(folder: Path) -> Any:
+    """A checkpoint as the class that it was saved as; an `InputError` for one that is folded or of another kind."""
     from ... import modeling_genecompass as network
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

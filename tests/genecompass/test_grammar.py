@@ -12,7 +12,7 @@ from genecompass.commands.grammar import as_options
 # verbs that draw random numbers, from a pool of cells or genes, for weights or for folds
 DRAW = {
     "demo", "adapt", "corpus build", "corpus import", "pretrain", "perturb genes", "perturb fate", "grn", "app",
-    "finetune cells", "finetune genes", "respond fit",
+    "finetune cells", "finetune genes", "respond fit", "species add",
     "priors build grn", "priors build gene_family", "priors build co_expression",
     "priors build all",
     "priors inspect", "benchmark annotation", "benchmark gene-classification", "benchmark perturbation",
