@@ -21,6 +21,7 @@ Arm = Callable[[Effects, Split, Sequence[tuple[str, ...]], int], Matrix]
 CEILING = "half against half"
 BEST = "learned additive"
 SHOWN = ("rmse", "pearson", "pearson_reference", "discrimination", "mse_top", "direction_top")
+NOTHING = 0.0005
 LESS_IS_BETTER = frozenset({"rmse", "mae", "mse_top"})
 
 
@@ -88,7 +89,8 @@ class ResponseBenchmark:
                     mean, low, high = clustered_interval(apart[metric], apart["condition"])
                     worse = high < 0 if metric not in LESS_IS_BETTER else low > 0
                     better = low > 0 if metric not in LESS_IS_BETTER else high < 0
-                    verdict = "better" if better else "worse" if worse else "tie"
+                    # what is 0.000 in print is no difference, however narrow its interval
+                    verdict = "tie" if abs(mean) < NOTHING else "better" if better else "worse" if worse else "tie"
                     rows.append({"data": data, "group": group, "method": one, "against": other, "metric": metric,
                                  "difference": mean, "low": low, "high": high, "verdict": verdict})  # fmt: skip
         return pd.DataFrame(rows)
@@ -185,7 +187,7 @@ def benchmark_genes(
         known = Known(effects.delta[split.known], tuple(perturbed[i] for i in split.known), effects.genes)
         test = np.concatenate(list(split.test.values()))
         wanted = [perturbed[i] for i in test]
-        own = [features.restricted(names) for features in tables]
+        own = [table for features in tables if len((table := features.restricted(names)).genes) > 1]
         twins = [shuffled(features, seed=seed) for features in own]
         predicted = gene_baselines(known, wanted, tables=[*own, *twins, random_table(names, seed=seed)], seed=seed)
         for arm, fit in (arms or {}).items():
@@ -239,7 +241,7 @@ def as_text(benchmark: ResponseBenchmark, metrics: Sequence[str] = ("rmse", "pea
     """The benchmark as a Markdown table: means with 95 % intervals over conditions."""
     head = "| data | group | conditions | method | " + " | ".join(metrics) + " | of the possible |"
     lines = [head, "| " + " | ".join(["---"] * (5 + len(metrics))) + " |"]
-    for row in benchmark.table().to_dict("records"):
+    for row in benchmark.table(tuple(dict.fromkeys((*SHOWN, *metrics)))).to_dict("records"):
         cells = [f"{row[f'{m}_mean']:.3f} [{row[f'{m}_low']:.3f}, {row[f'{m}_high']:.3f}]" for m in metrics]
         possible = f"{row['possible']:.2f}" if np.isfinite(row["possible"]) else ""
         lines.append(
