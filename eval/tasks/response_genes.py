@@ -32,7 +32,8 @@ class ResponseBenchmark:
     Parameters
     ----------
     conditions
-        One row per data set, seed, group, method and condition: all scores.
+        One row per data set, seed, group, method and condition: all scores. Intervals draw conditions, or where
+        there is a column ``cluster`` its values.
     settings
         What was fixed beforehand.
     ours
@@ -55,11 +56,12 @@ class ResponseBenchmark:
         """
         rows = []
         metrics = [metric for metric in metrics if metric in self.conditions]
+        drawn = self._drawn
         for (data, group, method), part in self.conditions.groupby(["data", "group", "method"], sort=False):
             row: dict[str, Any] = {"data": data, "group": group, "method": method, "seeds": part["seed"].nunique()}
             row["conditions"] = len(part) / row["seeds"]
             for metric in metrics:
-                mean, low, high = clustered_interval(part[metric], part["condition"])
+                mean, low, high = clustered_interval(part[metric], part[drawn])
                 per_seed = part.groupby("seed")[metric].mean()
                 spread = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else 0.0
                 row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high, f"{metric}_sd": spread}
@@ -79,14 +81,18 @@ class ResponseBenchmark:
             Method, and what it is compared with; pairs of which one is absent are left out.
         """
         rows = []
+        drawn = self._drawn
         for (data, group), part in self.conditions.groupby(["data", "group"], sort=False):
-            by = {name: one.set_index(["seed", "condition"]) for name, one in part.groupby("method", sort=False)}
+            by = {
+                name: one.set_index(["seed", "condition", *{drawn} - {"condition"}])
+                for name, one in part.groupby("method", sort=False)
+            }
             for one, other in pairs:
                 if one not in by or other not in by:
                     continue
                 for metric in metrics:
                     apart = (by[one][metric] - by[other][metric]).reset_index()
-                    mean, low, high = clustered_interval(apart[metric], apart["condition"])
+                    mean, low, high = clustered_interval(apart[metric], apart[drawn])
                     worse = high < 0 if metric not in LESS_IS_BETTER else low > 0
                     better = low > 0 if metric not in LESS_IS_BETTER else high < 0
                     # what is 0.000 in print is no difference, however narrow its interval
@@ -114,6 +120,11 @@ class ResponseBenchmark:
             if np.isfinite(row.get(f"{metric}_mean", np.nan))
         ]
         return {"task": self.task, "settings": self.settings, "rows": rows}
+
+    @property
+    def _drawn(self) -> str:
+        """What a bootstrap draws: conditions, or where they hang together (a drug's doses) their clusters."""
+        return "cluster" if "cluster" in self.conditions else "condition"
 
     @staticmethod
     def _possible(rows: list[dict[str, Any]], row: dict[str, Any]) -> float:
