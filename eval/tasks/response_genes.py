@@ -21,6 +21,7 @@ Arm = Callable[[Effects, Split, Sequence[tuple[str, ...]], int], Matrix]
 CEILING = "half against half"
 BEST = "learned additive"
 SHOWN = ("rmse", "pearson", "pearson_reference", "discrimination", "mse_top", "direction_top")
+NOTHING = 0.0005
 LESS_IS_BETTER = frozenset({"rmse", "mae", "mse_top"})
 
 
@@ -31,7 +32,8 @@ class ResponseBenchmark:
     Parameters
     ----------
     conditions
-        One row per data set, seed, group, method and condition: all scores.
+        One row per data set, seed, group, method and condition: all scores. Intervals draw conditions, or where
+        there is a column ``cluster`` its values.
     settings
         What was fixed beforehand.
     ours
@@ -54,11 +56,12 @@ class ResponseBenchmark:
         """
         rows = []
         metrics = [metric for metric in metrics if metric in self.conditions]
+        drawn = self._drawn
         for (data, group, method), part in self.conditions.groupby(["data", "group", "method"], sort=False):
             row: dict[str, Any] = {"data": data, "group": group, "method": method, "seeds": part["seed"].nunique()}
             row["conditions"] = len(part) / row["seeds"]
             for metric in metrics:
-                mean, low, high = clustered_interval(part[metric], part["condition"])
+                mean, low, high = clustered_interval(part[metric], part[drawn])
                 per_seed = part.groupby("seed")[metric].mean()
                 spread = float(per_seed.std(ddof=1)) if len(per_seed) > 1 else 0.0
                 row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high, f"{metric}_sd": spread}
@@ -78,17 +81,22 @@ class ResponseBenchmark:
             Method, and what it is compared with; pairs of which one is absent are left out.
         """
         rows = []
+        drawn = self._drawn
         for (data, group), part in self.conditions.groupby(["data", "group"], sort=False):
-            by = {name: one.set_index(["seed", "condition"]) for name, one in part.groupby("method", sort=False)}
+            by = {
+                name: one.set_index(["seed", "condition", *{drawn} - {"condition"}])
+                for name, one in part.groupby("method", sort=False)
+            }
             for one, other in pairs:
                 if one not in by or other not in by:
                     continue
                 for metric in metrics:
                     apart = (by[one][metric] - by[other][metric]).reset_index()
-                    mean, low, high = clustered_interval(apart[metric], apart["condition"])
+                    mean, low, high = clustered_interval(apart[metric], apart[drawn])
                     worse = high < 0 if metric not in LESS_IS_BETTER else low > 0
                     better = low > 0 if metric not in LESS_IS_BETTER else high < 0
-                    verdict = "better" if better else "worse" if worse else "tie"
+                    # what is 0.000 in print is no difference, however narrow its interval
+                    verdict = "tie" if abs(mean) < NOTHING else "better" if better else "worse" if worse else "tie"
                     rows.append({"data": data, "group": group, "method": one, "against": other, "metric": metric,
                                  "difference": mean, "low": low, "high": high, "verdict": verdict})  # fmt: skip
         return pd.DataFrame(rows)
@@ -112,6 +120,11 @@ class ResponseBenchmark:
             if np.isfinite(row.get(f"{metric}_mean", np.nan))
         ]
         return {"task": self.task, "settings": self.settings, "rows": rows}
+
+    @property
+    def _drawn(self) -> str:
+        """What a bootstrap draws: conditions, or where they hang together (a drug's doses) their clusters."""
+        return "cluster" if "cluster" in self.conditions else "condition"
 
     @staticmethod
     def _possible(rows: list[dict[str, Any]], row: dict[str, Any]) -> float:
@@ -185,7 +198,7 @@ def benchmark_genes(
         known = Known(effects.delta[split.known], tuple(perturbed[i] for i in split.known), effects.genes)
         test = np.concatenate(list(split.test.values()))
         wanted = [perturbed[i] for i in test]
-        own = [features.restricted(names) for features in tables]
+        own = [table for features in tables if len((table := features.restricted(names)).genes) > 1]
         twins = [shuffled(features, seed=seed) for features in own]
         predicted = gene_baselines(known, wanted, tables=[*own, *twins, random_table(names, seed=seed)], seed=seed)
         for arm, fit in (arms or {}).items():
@@ -239,7 +252,7 @@ def as_text(benchmark: ResponseBenchmark, metrics: Sequence[str] = ("rmse", "pea
     """The benchmark as a Markdown table: means with 95 % intervals over conditions."""
     head = "| data | group | conditions | method | " + " | ".join(metrics) + " | of the possible |"
     lines = [head, "| " + " | ".join(["---"] * (5 + len(metrics))) + " |"]
-    for row in benchmark.table().to_dict("records"):
+    for row in benchmark.table(tuple(dict.fromkeys((*SHOWN, *metrics)))).to_dict("records"):
         cells = [f"{row[f'{m}_mean']:.3f} [{row[f'{m}_low']:.3f}, {row[f'{m}_high']:.3f}]" for m in metrics]
         possible = f"{row['possible']:.2f}" if np.isfinite(row["possible"]) else ""
         lines.append(

@@ -105,7 +105,9 @@ def benchmark_signatures(
             for method, found in predicted.items():
                 scores = effect_scores(wanted.delta, found, reference=reference, at=(10, 50, 100))
                 keys = {"data": name, "seed": seed, "group": group, "method": method}
-                frames.append(pd.DataFrame({**keys, "condition": wanted.names, "drug": list(wanted.drugs), **scores}))
+                frames.append(
+                    pd.DataFrame({**keys, "condition": wanted.names, "cluster": list(wanted.drugs), **scores})
+                )
     used = {"seeds": list(seeds), "folds": n_folds, "signatures": len(effects), "drugs": len(set(effects.drugs)),
             "groups": len(set(label)), "genes": len(effects.genes)}  # fmt: skip
     return ResponseBenchmark(pd.concat(frames, ignore_index=True), used, (), "response-signatures")

@@ -62,7 +62,12 @@ def response_genes(
     effects = read_effects(adata, perturbation, control=control, where=where)
     names = all_genes([*effects.conditions.genes, effects.genes])
     checkpoint = model.read(names, context)
-    found = [*tables.read(names), *checkpoint]
+    found = []
+    for table in (*tables.read(names), *checkpoint):
+        if len(table.restricted(all_genes(effects.conditions.genes)).genes) > 1:
+            found.append(table)
+        else:
+            typer.echo(f"{table.name}: left out, it has a row for fewer than two of the perturbed genes")
     go = None if tables.go is None else read_go(tables.go)
     arms = network_arms(found, go=go, cells=adata if control is not None else None) if networks else {}
     ours = [f"{kind} {table.name}" for table in checkpoint for kind in ("ridge on", "5 nearest on", "network on")]

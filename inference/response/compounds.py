@@ -133,10 +133,10 @@ def shuffled_rows(bits: Matrix, names: Sequence[str], *, seed: int) -> Matrix:
 
 
 def _molecule(name: str, smiles: str) -> Any:
-    from rdkit import Chem, RDLogger
+    from rdkit import Chem, rdBase
 
-    RDLogger.DisableLog("rdApp.*")
-    molecule = Chem.MolFromSmiles(smiles)
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
         raise InputError(f"drug {name!r}: the structure {smiles[:60]!r} cannot be read as SMILES")
     return molecule

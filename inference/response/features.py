@@ -41,6 +41,8 @@ class GeneFeatures:
         >>> GeneFeatures("x", ("A", "B"), np.array([[0.0], [2.0]])).rows(["B", "absent"]).tolist()
         [[1.0], [0.0]]
         """
+        if not self.genes:
+            return np.zeros((len(wanted), self.table.shape[1]))
         spread = self.table.std(axis=0)
         scaled = (self.table - self.table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         place = {gene: i for i, gene in enumerate(self.genes)}

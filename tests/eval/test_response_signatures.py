@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from genecompass.eval.baselines.response_signatures import signature_baselines
+from genecompass.eval.tasks.response_genes import as_text
 from genecompass.eval.tasks.response_signatures import NETWORK, benchmark_signatures
 from genecompass.inference.response.compounds import (
     fingerprints,
@@ -83,6 +84,7 @@ def test_structures_that_matter_beat_their_twins():
     effects, drugs, bits = structured(80)
     benchmark = benchmark_signatures(effects, drugs, bits, n_folds=4, seeds=(0,), settings=QUICK)
     pearson = benchmark.conditions.groupby("method")["pearson"].mean()
+    assert "up_100" in as_text(benchmark, ("spearman", "up_100"))
     assert pearson[NETWORK] > pearson[f"{NETWORK}, shuffled structures"] + 0.1
     assert pearson["kernel ridge, structure x dose"] > pearson["train mean"] + 0.1
 
