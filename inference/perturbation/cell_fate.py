@@ -106,6 +106,8 @@ class CellFateResult:
 def select_cells(source: Any, where: str) -> npt.NDArray[np.bool_]:
     """Cells for which an ``obs`` column has one of some values: ``"cell_type=Beta,Alpha"``.
 
+    Numbers and booleans are compared as such, blanks around values do not count, and a value may itself hold commas.
+
     Raises
     ------
     InputError
@@ -124,13 +126,31 @@ def select_cells(source: Any, where: str) -> npt.NDArray[np.bool_]:
     obs = open_cells(source).obs
     if column not in obs:
         raise InputError(f"obs has no column {column!r}; it has {', '.join(map(str, obs.columns)) or 'none'}")
-    wanted = [value.strip() for value in values.split(",")]
-    labels = obs[column].astype(str)
-    unknown = [value for value in wanted if not (labels == value).any()]
-    if unknown:
-        known = ", ".join(sorted(set(labels))[:12])
-        raise InputError(f"no cell has {column} {unknown[0]!r}; there are {known}")
+    labels = obs[column].map(_plain).astype(object)
+    known = set(labels)
+    pieces, wanted = values.split(","), []
+    while pieces:
+        # the longest run of pieces that is a value: "T cell, CD4" is one
+        sizes = range(len(pieces), 0, -1)
+        size = next((size for size in sizes if _plain(",".join(pieces[:size])) in known), 0)
+        if not size:
+            shown = ", ".join(sorted(map(str, known))[:12])
+            raise InputError(f"no cell has {column} {pieces[0].strip()!r}; there are {shown}")
+        wanted.append(_plain(",".join(pieces[:size])))
+        pieces = pieces[size:]
     return labels.isin(wanted).to_numpy()
+
+
+def _plain(value: Any) -> str:
+    """A value as people type it: 1.0 is 1, True is true, blanks at the ends and in a row are none or one."""
+    text = " ".join(str(value).split())
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if np.isfinite(number) and number == int(number) else str(number)
 
 
 def rank_cell_fate(

@@ -101,3 +101,94 @@ def test_genes_of_other_cells_alone(two_genomes, caplog):
     with pytest.raises(InputError, match="share no gene"):
         tokenize_cells(adata[:2, :1].copy(), table, species="human", shared_genes=other)
     assert open_cells(open_cells(adata), shared_genes=other).shared_genes.n_genes == 3
+
+
+def test_selections_as_people_type_them():
+    from genecompass.inference.perturbation.cell_fate import select_cells
+
+    obs = pd.DataFrame(
+        {
+            "cluster": [0.0, 1.0, 2.0],
+            "treated": [True, False, True],
+            "kind": ["T cell, CD4", "T cell", " B  cell "],
+            "day": pd.Categorical([3, 7, 3]),
+        },
+        index=list("abc"),
+    )
+    adata = ad.AnnData(np.ones((3, 1), dtype=np.float32), obs=obs)
+    for where, expected in {
+        "cluster=1": [False, True, False],
+        "cluster=0,2": [True, False, True],
+        "treated=True": [True, False, True],
+        "treated=false": [False, True, False],
+        "kind=T cell, CD4": [True, False, False],
+        "kind=T cell,T cell, CD4": [True, True, False],
+        "kind=B cell": [False, False, True],
+        "day=3": [True, False, True],
+    }.items():
+        assert select_cells(adata, where).tolist() == expected, where
+    with pytest.raises(InputError, match="no cell has kind 'NK'; there are B cell, T cell, T cell, CD4"):
+        select_cells(adata, "kind=T cell,NK")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_matrices_as_archives_name_them(tmp_path, packed):
+    import gzip
+    import io
+
+    from scipy.io import mmwrite
+
+    counts = sparse.coo_matrix(np.array([[1, 0, 2], [0, 3, 0]]))  # cells by genes
+    for sample in ("GSM1_a_", "GSM2_b_"):
+        written = io.BytesIO()
+        mmwrite(written, counts.T.astype(int), field="integer")
+        files = {
+            "matrix.mtx": written.getvalue(),
+            "barcodes.tsv": b"AAA-1\nCCC-1\n",
+            "features.tsv": b"ENSG1\tA\tGene Expression\nENSG2\tB\tGene Expression\nENSG3\tC\tGene Expression\n",
+        }
+        for name, content in files.items():
+            path = tmp_path / f"{sample}{name}{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(content) if packed else content)
+    one = tmp_path / f"GSM2_b_matrix.mtx{'.gz' if packed else ''}"
+    assert next(open_cells(one).blocks())[1].toarray().tolist() == [[1, 0, 2], [0, 3, 0]]
+    with pytest.raises(InputError, match=r"holds 2 matrices; name one of them, such as .*GSM1_a_matrix\.mtx"):
+        open_cells(tmp_path)
+    for path in tmp_path.glob("GSM1*"):
+        path.unlink()
+    assert open_cells(tmp_path).n_cells == 2
+
+
+def test_packed_files_that_are_read_in_place_are_told(tmp_path):
+    (tmp_path / "atlas.h5ad.gz").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"atlas\.h5ad\.gz: is packed; unpack it first"):
+        open_cells(tmp_path / "atlas.h5ad.gz")
+
+
+@pytest.mark.parametrize(
+    ("text", "side", "about"),
+    [
+        (
+            "# Program: featureCounts\nGeneid\tChr\tStart\tEnd\tStrand\tLength\ts1\ts2\n"
+            "ENSG00000000001\tchr1\t5\t9\t+\t4\t1\t0\nENSG00000000002\tchr2\t1\t8\t-\t7\t2\t3\n",
+            "var",
+            ["Chr", "Start", "End", "Strand", "Length"],
+        ),
+        ("gene_id,gene_name,s1,s2\nENSG00000000001,A,1,0\nENSG00000000002,B,2,3\n", "var", ["gene_name"]),
+        (";cell_type;ENSG00000000001;ENSG00000000002\ns1;T;1;2\ns2;B;0;3\n", "obs", ["cell_type"]),
+        ("\ufeffname,ENSG00000000001,ENSG00000000002\ns1,1,2\ns2,0,3\n", "obs", []),
+    ],
+)
+def test_tables_of_counts_with_columns_about_their_rows(tmp_path, text, side, about):
+    path = tmp_path / "counts.txt"
+    path.write_text(text, encoding="utf-8")
+    cells = open_cells(path)
+    assert list(getattr(cells, side).columns) == about
+    assert (cells.obs.index.tolist(), cells.n_genes) == (["s1", "s2"], 2)
+    assert next(cells.blocks())[1].toarray().tolist() == [[1, 2], [0, 3]]
+
+
+def test_a_word_among_counts_is_told(tmp_path):
+    (tmp_path / "c.csv").write_text("name,ENSG00000000001,ENSG00000000002\ns1,1,2\ns2,many,3\n")
+    with pytest.raises(InputError, match="'many' in column 2 is not a number"):
+        list(open_cells(tmp_path / "c.csv").blocks())

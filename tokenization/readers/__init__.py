@@ -112,11 +112,13 @@ def _open_path(path: Path, options: dict[str, Any]) -> CellSource:
         from .loom import open_loom
 
         return open_loom(path, **options)
-    if path.is_dir():
+    if path.is_dir() or ".mtx" in name:
         from .tenx import is_tenx_folder, open_tenx_folder
 
         if is_tenx_folder(path):
             return open_tenx_folder(path, **options)
+    if name.endswith((".h5ad.gz", ".h5.gz", ".loom.gz", ".zip", ".tar", ".tar.gz", ".tgz")):
+        raise InputError(f"{path}: is packed; unpack it first, these files are read in place and never whole")
     if path.is_file() and name.removesuffix(".gz").endswith((".csv", ".tsv", ".txt", ".tab")):
         from .text import open_text
 

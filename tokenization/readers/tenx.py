@@ -51,9 +51,13 @@ def open_tenx_h5(path: Path, *, counts: str, block_rows: int, allow_fractional: 
 
 
 def open_tenx_folder(path: Path, *, counts: str, block_rows: int, allow_fractional: bool) -> CellSource:
-    """Open a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), gzipped or not."""
+    """Open a folder with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` (or ``genes.tsv``), gzipped or not.
+
+    Or one matrix among files that begin alike, as archives keep them: ``GSM1_sample_matrix.mtx.gz``.
+    """
     _only_x(path, counts)
-    matrix, cell_file, gene_file = (_find(path, names) for names in (_MATRIX_FILES, _CELL_FILES, _GENE_FILES))
+    folder, prefix = (path, _prefix(path)) if path.is_dir() else (path.parent, path.name.partition("matrix.mtx")[0])
+    matrix, cell_file, gene_file = (_find(folder, prefix, names) for names in (_MATRIX_FILES, _CELL_FILES, _GENE_FILES))
     for file in (cell_file, gene_file):
         refuse_bomb(file)
     cells = read_table(cell_file, sep="\t", header=None, dtype=str, keep_default_na=False)[0].tolist()
@@ -73,15 +77,28 @@ def open_tenx_folder(path: Path, *, counts: str, block_rows: int, allow_fraction
 
 
 def is_tenx_folder(path: Path) -> bool:
-    """Whether a folder holds a 10x matrix."""
-    return path.is_dir() and any((path / name).exists() for name in _MATRIX_FILES)
+    """Whether a path is a folder of a 10x matrix, or the matrix itself."""
+    return path.name.endswith(_MATRIX_FILES) if path.is_file() else bool(_matrices(path))
 
 
-def _find(folder: Path, names: tuple[str, ...]) -> Path:
+def _matrices(folder: Path) -> list[str]:
+    return sorted(item.name for item in folder.iterdir() if item.name.endswith(_MATRIX_FILES))
+
+
+def _prefix(folder: Path) -> str:
+    """What the names of a folder's files begin with, before ``matrix.mtx``."""
+    found = {name.partition("matrix.mtx")[0] for name in _matrices(folder)}
+    if len(found) > 1 and "" not in found:
+        first = _matrices(folder)[0]
+        raise InputError(f"{folder}: holds {len(found)} matrices; name one of them, such as {folder / first}")
+    return "" if "" in found or not found else found.pop()
+
+
+def _find(folder: Path, prefix: str, names: tuple[str, ...]) -> Path:
     for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(f"{folder}: lacks {names[0]} (or {', '.join(names[1:])})")
+        if (folder / f"{prefix}{name}").is_file():
+            return folder / f"{prefix}{name}"
+    raise InputError(f"{folder}: lacks {prefix}{names[0]} (or {', '.join(prefix + name for name in names[1:])})")
 
 
 def _only_x(path: Path, counts: str) -> None:
