@@ -244,9 +244,7 @@ def test_unknown_formats_and_files(tmp_path):
     ("options", "message"),
     [
         ({"method": "magic"}, "unknown method"),
-        ({"method": "similarity", "model": None}, "needs a model"),
-        ({"method": "random", "model": None}, "gene_table"),
-        ({"regulators": ["NANOG"]}, "no transcription factor"),
+        ({"regulators": ["NANOG"]}, "none of the 1 regulators is expressed"),
         ({"regulators": "none.txt"}, "no such file"),
         ({"targets": ["NOSUCH"]}, "unknown"),
         ({"top_k": 0}, "top_k"),
@@ -258,6 +256,14 @@ def test_bad_input_is_one_clear_line(cells, model, processor, options, message):
     options = {"model": model, "regulators": ["SOX2"], "method": "similarity", "progress": False, **options}
     with pytest.raises(InputError, match=message):
         infer_grn(cells, species="human", processor=processor, **options)
+
+
+def test_a_gene_table_in_place_of_a_model_serves_expression_alone(cells, processor):
+    table = gene_table_of(processor)
+    with pytest.raises(InputError, match="needs a model"):
+        infer_grn(cells, None, ["SOX2"], "similarity", species="human", gene_table=table)
+    edges = infer_grn(cells, None, ["SOX2"], "pearson", species="human", gene_table=table, progress=False)
+    assert len(edges)
 
 
 def test_scores_of_states():
