@@ -120,7 +120,10 @@ def _examples():
             for example in (command.epilog or "").removeprefix("Example: ").split("; "):
                 yield shlex.split(example[example.index("genecompass") :])[1:]
 
-    wanting = {"app", "torchrun", "dosage.csv", "dosage_sensitive_tfs.csv", "trrust_human.tsv", "baron_both.h5ad", "cells.h5ad", "zebrafish.gtf.gz"}
+    wanting = {
+        *("app", "torchrun", "dosage.csv", "dosage_sensitive_tfs.csv", "trrust_human.tsv", "baron_both.h5ad"),
+        *("cells.h5ad", "zebrafish.gtf.gz"),
+    }
     for words in walk(get_command(app), ()):
         rest = [word for word in words if "demo_output" in word]
         if rest and not wanting & set(words) and "STRING=STRING-network.csv" not in words and ".cli" not in words:
