@@ -66,6 +66,8 @@ class DemoResult:
         What `genecompass.training.pretraining.pretrain.pretrain` returned.
     scores
         One row per method: macro-F1 on the test cells with its interval, seconds, trainable parameters.
+    difference
+        Macro-F1 of LoRA less that of the best simple baseline, with the paired interval (`metrics.Interval`).
     predictions
         Method to predicted labels of the test cells.
     marker, marker_group
@@ -81,6 +83,7 @@ class DemoResult:
     facts: dict[str, str] = field(default_factory=dict)
     pretraining: Any = None
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    difference: Any = None
     predictions: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     marker: str = ""
     marker_group: str = ""

@@ -70,12 +70,13 @@ def summary(result: DemoResult, options: DemoOptions) -> str:
 
 def _headline(result: DemoResult) -> str:
     ranked = result.scores["macro_f1"].sort_values(ascending=False)
-    best = ranked.drop(MODEL).index[0]
-    gap = ranked[MODEL] - ranked[best]
-    verdict = "above" if gap > 0 else "below" if gap < 0 else "level with"
+    best = str(result.scores["macro_f1"].drop(MODEL).idxmax())
+    gap = result.difference
+    verdict = "above" if gap.low > 0 else "below" if gap.high < 0 else "a tie with"
     return (
         f"Cell types by LoRA on a network trained for {result.seconds['pre-training']:.0f} s: macro-F1 "
-        f"{ranked[MODEL]:.3f}, {abs(gap):.3f} {verdict} the best simple baseline ({best}, {ranked[best]:.3f})."
+        f"{ranked[MODEL]:.3f}, {verdict} the best simple baseline ({best}, {ranked[best]:.3f}): difference "
+        f"{gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] on the same {_tested(result)} cells."
     )
 
 

@@ -241,6 +241,7 @@ def _annotate(
     from ...training.finetuning.finetune import finetune_cells
     from ..baselines.annotation import BASELINES
     from ..metrics import bootstrap_interval, macro_f1
+    from ..metrics.intervals import paired_difference
 
     known, truth = train.obs[options.label].astype(str).to_numpy(), test.obs[options.label].astype(str).to_numpy()
     seconds: dict[str, float] = {}
@@ -272,6 +273,9 @@ def _annotate(
         interval = bootstrap_interval(macro_f1, truth, predicted, seed=options.seed)
         rows.append((method, interval.value, interval.low, interval.high, seconds[method]))
     result.scores = pd.DataFrame(rows, columns=["method", "macro_f1", "low", "high", "seconds"]).set_index("method")
+    best = str(result.scores["macro_f1"].drop(name).idxmax())
+    both = ([result.predictions[method]] for method in (name, best))
+    result.difference = paired_difference(macro_f1, truth, *both, seed=options.seed)
     parameters = tuned.cost["parameters"]
     result.facts["adapter"] = f"{parameters['trainable']:,} trainable parameters of {parameters['total']:,}"
 

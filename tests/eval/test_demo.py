@@ -69,6 +69,9 @@ def test_baselines_stand_beside_the_model(demo):
     text = summary(demo["result"], demo["options"])
     for method in ("majority", "PCA + logistic regression", "GeneCompass, LoRA"):
         assert method in text
+    gap = demo["result"].difference
+    assert gap.low <= gap.high
+    assert ("a tie with" in text) == (gap.low <= 0 <= gap.high)
     scores = demo["result"].scores
     assert scores["macro_f1"].between(0, 1).all()
     assert (scores["low"] <= scores["macro_f1"]).all()
