@@ -97,9 +97,9 @@ def add_species(
 
     Examples
     --------
-    >>> add_species("runs/tiny", "runs/tiny_fish", species="zebrafish", annotation="zebrafish.gtf.gz",
+    >>> add_species("runs/tiny", "runs/tiny_fish", species="zebrafish", annotation="zebrafish.tsv", min_support=3,
     ...             homologs=["hcop_human_zebrafish.tsv.gz"]).by_tier  # doctest: +SKIP
-    {'shared': 9416, 'homologs': 7210, 'none': 15003}
+    {'shared': 9090, 'homologs': 5615, 'none': 7171}
     """
     output = Path(output)
     if output.exists():

@@ -129,7 +129,7 @@ def provenance(model: Any, name: str) -> dict[str, Any]:
     }
 
 
-def said(species: str | None) -> str:
+def require_species(species: str | None) -> str:
     """The species, which nobody can guess: the same symbol is a human and a mouse gene.
 
     Raises

@@ -1,6 +1,6 @@
 """How cells are read: the one set of options that every function and command takes."""
 
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 # below this share of counts in known genes, a file is refused
 LEAST_COVERAGE = 0.05
@@ -36,3 +36,15 @@ class CellOptions(TypedDict, total=False):
     allow_fractional: bool
     min_coverage: float
     shared_genes: Any
+
+
+def take_reading(options: dict[str, Any]) -> CellOptions:
+    """Take those that say how cells are read out of other options.
+
+    Examples
+    --------
+    >>> options = {"counts": "X", "epochs": 3}
+    >>> take_reading(options), options
+    ({'counts': 'X'}, {'epochs': 3})
+    """
+    return cast(CellOptions, {name: options.pop(name) for name in CellOptions.__annotations__ if name in options})

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .cell_options import take_reading
 from .errors import InputError
 from .files import atomic_path, write_json
 from .gene_table import GeneTable
-from .readers import CellOptions, open_cells
+from .readers import open_cells
 from .tokenize import TokenizationReport, TokenizedCells, iter_tokenized
 
 FORMATS = ("parquet", "arrow")
@@ -107,7 +108,7 @@ def _tasks(
 ) -> Iterator[_Task]:
     number = 0
     whole = options.get("quality", "none") != "none"
-    reading = {name: options[name] for name in CellOptions.__annotations__ if name in options}
+    reading = take_reading(dict(options))
     for input_number, (source, species) in enumerate(sources):
         size = open_cells(source, **reading).n_cells
         step = size if whole else cells_per_shard

@@ -246,4 +246,8 @@ def _same_bytes(options: SimulationOptions, seeds: Sequence[int], network: GeneO
             )
             response.save(Path(folder) / "model")
             sums.add(sha256_of(Path(folder) / "model" / NUMBERS))
-    return Claim("the same seed gives the same bytes", len(sums) == 1, f"{len(sums)} different file(s) in 2 fits")
+    return Claim(
+        "the same seed gives the same bytes",
+        len(sums) == 1,
+        "2 fits gave the same file" if len(sums) == 1 else "2 fits gave two different files",
+    )

@@ -10,6 +10,8 @@ from typing import Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from genecompass.tokenization.errors import InputError
+
 _NAMED = re.compile(r"\b([a-z][a-z_]*)=('[^']*'|\"[^\"]*\"|[\w.,]+)")
 
 
@@ -33,12 +35,9 @@ class Verb(TyperCommand):
         """Run; ``species='mouse'`` in a complaint becomes ``--species mouse`` where there is such an option."""
         try:
             return super().invoke(ctx)
-        except ValueError as error:
-            said = " ".join(str(error).split())
-            words = as_options(said, {param.name: param.opts[0] for param in self.params if param.opts[0][0] == "-"})
-            if words == said:
-                raise
-            raise type(error)(words) from error
+        except InputError as error:
+            options = {param.name: param.opts[0] for param in self.params if param.opts[0][0] == "-"}
+            raise InputError(as_options(" ".join(str(error).split()), options)) from error
 
 
 def as_options(text: str, options: dict[str, str]) -> str:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 import typer
 
 from genecompass.tokenization.cell_options import LEAST_COVERAGE
+from genecompass.tokenization.sources import DEFAULT_MODEL
 
-DEFAULT_MODEL = "genecompass-mini"  # as tokenization.sources has it, which help need not import
 CELLS = "Cells with raw counts: .h5ad, .zarr, 10x .h5 or folder, .loom, .csv, .tsv."
 OUTPUT = ("--output", "-o")
 

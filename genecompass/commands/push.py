@@ -34,35 +34,23 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go up, and change nothing.")] = False,
 ) -> None:
     """Upload a folder: shows every file first, refuses pickles, local paths, secrets and unlisted files."""
+    from genecompass.model_cards import plan_push, point_at_hub, push_folder
     from genecompass.model_cards.push import copy_for_hub
 
     # what goes up speaks of its repository; the folder here stays as it is, whatever becomes of the push
     with copy_for_hub(folder) as ready:
-        _push(ready, repo, dataset, private, revision, move_tag, base, dry_run)
-
-
-def _push(
-    folder: Path,
-    repo: str,
-    dataset: bool | None,
-    private: bool | None,
-    revision: str | None,
-    move_tag: bool,
-    base: str | None,
-    dry_run: bool,
-) -> None:
-    from genecompass.model_cards import plan_push, point_at_hub, push_folder
-
-    point_at_hub(folder, repo, tag=revision, base=base)
-    plan = plan_push(folder, repo, dataset=dataset, tag=revision, private=private, base=base)
-    for name, size in sorted(plan.files.items()):
-        typer.echo(f"{size:>14,} bytes  {name}")
-    for name in plan.left_here:
-        typer.echo(f"    stays here (training state): {name}")
-    typer.echo(f"{plan.total_bytes:>14,} bytes in {len(plan.files)} files: {plan.kind} to {plan.repo_type} {plan.repo}")
-    if dry_run:
-        typer.echo("Dry run: nothing was sent.")
-        return
-    pushed = push_folder(plan, move_tag=move_tag)
-    typer.echo(f"{pushed.url} at {pushed.commit}" + (f", tagged {revision}" if revision else ""))
-    typer.echo(pushed.load)
+        point_at_hub(ready, repo, tag=revision, base=base)
+        plan = plan_push(ready, repo, dataset=dataset, tag=revision, private=private, base=base)
+        for name, size in sorted(plan.files.items()):
+            typer.echo(f"{size:>14,} bytes  {name}")
+        for name in plan.left_here:
+            typer.echo(f"    stays here (training state): {name}")
+        typer.echo(
+            f"{plan.total_bytes:>14,} bytes in {len(plan.files)} files: {plan.kind} to {plan.repo_type} {plan.repo}"
+        )
+        if dry_run:
+            typer.echo("Dry run: nothing was sent.")
+            return
+        pushed = push_folder(plan, move_tag=move_tag)
+        typer.echo(f"{pushed.url} at {pushed.commit}" + (f", tagged {revision}" if revision else ""))
+        typer.echo(pushed.load)

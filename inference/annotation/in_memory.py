@@ -12,7 +12,7 @@ from scipy import sparse
 from ...tokenization.errors import InputError
 from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ...tokenization.sources import model_or_default
-from ..cells import Coverage, Reading, chunks, name_of, provenance, said
+from ..cells import Coverage, Reading, chunks, name_of, provenance, require_species
 from ..checkpoint import Finetuning, Model, gene_table_of, load_checkpoint, read_finetuning
 from ..embedding.encode import MAX_TOKENS, Moments, classify_pooled, pool_for_classifier
 from ..embedding.pooling import Pooling, counts_of
@@ -134,7 +134,7 @@ def annotate(
     table, uns = annotation_table(
         source,
         model,
-        said(species),
+        require_species(species),
         reference=reference,
         processor=processor,
         threshold=threshold,

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ...tokenization.cell_options import take_reading
 from ...tokenization.errors import InputError
-from ...tokenization.readers import CellOptions, open_cells
-from ..cells import said
+from ...tokenization.readers import open_cells
+from ..cells import require_species
 from ..h5ad import add_to_h5ad, check_key
 from .in_memory import LABEL_KEY, Reference, annotation_table
 
@@ -50,10 +51,10 @@ def annotate_file(
     check_key(options.get("key", LABEL_KEY), "obs")
     if source.suffix != ".h5ad" or output.suffix != ".h5ad":
         raise InputError(f"{source} -> {output}: reads and writes .h5ad; for other files read them and call annotate")
-    reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
+    reading = take_reading(options)
     cells = open_cells(source, **reading)
     if output.exists() and source.samefile(output):
         raise InputError(f"{output}: would overwrite its own input; choose another output")
-    table, uns = annotation_table(cells, model, said(species), reference=reference, **options)
+    table, uns = annotation_table(cells, model, require_species(species), reference=reference, **options)
     add_to_h5ad(source, output, obs=table, uns={"genecompass": uns})
     return output

@@ -10,7 +10,7 @@ from ...tokenization.gene_table import GeneTable
 from ...tokenization.matching import match_columns
 from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ...tokenization.sources import model_or_default
-from ..cells import Coverage, Reading, chunks, name_of, provenance, said
+from ..cells import Coverage, Reading, chunks, name_of, provenance, require_species
 from ..checkpoint import Model, gene_table_of, load_checkpoint
 from ..h5ad import check_key
 from .encode import MAX_TOKENS, GeneMeans
@@ -88,7 +88,7 @@ def embed(
     >>> adata.obsm["X_genecompass"].shape  # doctest: +SKIP
     (2700, 640)
     """
-    model, species = model_or_default(model), said(species)
+    model, species = model_or_default(model), require_species(species)
     check_key(key, "obsm")
     network, processor = load_checkpoint(model, processor=processor, device=device, fold=isinstance(model, str))
     table = gene_table_of(processor)

@@ -20,7 +20,7 @@ from ...tokenization.gene_table import GeneTable
 from ...tokenization.readers import CellOptions, CellSource, open_cells
 from ...tokenization.readers.hdf5 import open_hdf5
 from ...tokenization.sources import model_or_default
-from ..cells import CHUNK, Coverage, Reading, chunks, provenance, said
+from ..cells import CHUNK, Coverage, Reading, chunks, provenance, require_species
 from ..checkpoint import digest_of, gene_table_of, load_checkpoint
 from ..h5ad import add_to_h5ad, check_key
 from .encode import MAX_TOKENS, GeneMeans
@@ -106,7 +106,7 @@ def embed_file(
     PosixPath('atlas_embedded.h5ad')
     """
     source, output = Path(source), Path(output)
-    model, species = model_or_default(model), said(species)
+    model, species = model_or_default(model), require_species(species)
     check_key(key, "obsm")
     if source.suffix != ".h5ad" or output.suffix != ".h5ad":
         raise InputError(

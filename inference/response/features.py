@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from ...tokenization.errors import InputError
+from ...tokenization.tables import read_table as read_text_table
 
 Matrix = npt.NDArray[np.float64]
 WIDTH = 32
@@ -120,7 +121,7 @@ def read_go(path: str | Path) -> dict[str, frozenset[str]]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such table of annotations")
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    table = read_text_table(path, sep="\t", dtype=str, keep_default_na=False)
     if not {"go_id", "gene_symbols"} <= set(table.columns):
         raise InputError(f"{path}: a table of annotations needs columns go_id and gene_symbols")
     found: dict[str, set[str]] = {}
@@ -199,7 +200,7 @@ def read_table(name: str, path: str | Path) -> GeneFeatures:
         table = pd.read_parquet(path)
         table = table if table.index.dtype == object else table.set_index(table.columns[0])
     else:
-        table = pd.read_csv(path, index_col=0, sep="\t" if ".tsv" in path.suffixes else ",")
+        table = read_text_table(path, index_col=0, sep="\t" if ".tsv" in path.suffixes else ",")
     text = [str(column) for column in table if not pd.api.types.is_numeric_dtype(table[column])]
     if text or table.shape[1] == 0:
         raise InputError(f"{path}: column {text[0] if text else 2!r} holds no numbers; give gene names, then numbers")

@@ -1,8 +1,8 @@
 """Fit the gene network on known effects, and predict: the learned additive model and what is added to it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -265,17 +265,6 @@ def tables_of(inputs: GeneInputs) -> tuple[Tensor | None, Tensor | None]:
     width = mine.table.shape[1] ** 0.5
     rows = [torch.from_numpy(mine.rows(names) / width).float() for names in (inputs.measured, inputs.perturbable)]
     return rows[0], rows[1]
-
-
-def options_as_dict(options: GeneOptions) -> dict[str, Any]:
-    """As JSON.
-
-    Examples
-    --------
-    >>> options_as_dict(GeneOptions())["hidden"]
-    16
-    """
-    return asdict(options)
 
 
 def _tensors(starts: Starts, unit: float) -> list[Tensor]:

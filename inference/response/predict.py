@@ -16,7 +16,7 @@ from ...tokenization.files import atomic_path
 from ...tokenization.progress import Progress
 from .checkpoint_tables import input_table
 from .conditions import all_genes, parse_wanted
-from .effects import Effects, check_counts, log_normalised, open_h5ad, read_effects
+from .effects import Effects, log_normalised, open_h5ad, read_effects
 from .features import GeneFeatures
 from .genes import GeneInputs, GeneMember, GeneOptions, fit_genes
 from .saved import read_members, write_members
@@ -285,5 +285,4 @@ def graph_cells(adata: Any, effects: Effects, *, rows: Sequence[int] | None = No
     found = np.arange(len(of_row)) if rows is None else np.flatnonzero((of_row < 0) | np.isin(of_row, list(rows)))
     if len(found) > GRAPH_CELLS:
         found = np.sort(np.random.default_rng(seed).permutation(found)[:GRAPH_CELLS])
-    check_counts(adata.X, "cells")
     return log_normalised(adata.X[found])

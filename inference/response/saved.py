@@ -1,6 +1,7 @@
 """A fitted gene model on disk: names and settings as JSON, numbers as safetensors."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ...tokenization.errors import InputError
 from ...tokenization.files import write_json
 from .additive import Additive
 from .fit import FitRecord, FitSettings
-from .genes import GeneInputs, GeneMember, GeneOptions, network_of, options_as_dict
+from .genes import GeneInputs, GeneMember, GeneOptions, network_of
 from .graphs import GeneGraph
 
 FORMAT = "genecompass-response-1"
@@ -58,7 +59,7 @@ def write_members(folder: Path, members: list[GeneMember], about: dict[str, Any]
         "format": FORMAT,
         **about,
         "perturbable": list(members[0].perturbable),
-        "options": options_as_dict(members[0].options),
+        "options": asdict(members[0].options),
         "members": [
             {"genes": list(m.additive.genes), "penalty": m.additive.penalty, "unit": m.unit, **m.record.as_dict()}
             for m in members

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ...tokenization.cell_options import take_reading
 from ...tokenization.checkpoint_files import check_checkpoint
 from ...tokenization.devices import check_device
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ...tokenization.matching import match_genes
-from ...tokenization.readers import CellOptions, open_cells
+from ...tokenization.readers import open_cells
 from ...tokenization.sources import model_or_default, resolve
 from ...tokenization.tables import read_table
 from ...tokenization.tokenize import tokenize_cells
@@ -77,7 +78,7 @@ def finetune_cells(
     >>> result.validation["macro_f1"]  # doctest: +SKIP
     0.91
     """
-    reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
+    reading = take_reading(options)
     settings = FinetuneOptions(**options)
     check_device(settings.device)
     check_output(output, overwrite=overwrite)
@@ -150,7 +151,7 @@ def finetune_genes(
     >>> finetune_genes(adata, {"INS": "hormone", "GCG": "hormone", "AMY2A": "enzyme", "PRSS1": "enzyme"},
     ...                "runs/tiny", "human", method="frozen")  # doctest: +SKIP
     """
-    reading = {name: options.pop(name) for name in CellOptions.__annotations__ if name in options}
+    reading = take_reading(options)
     settings = FinetuneOptions(**options)
     check_output(output, overwrite=overwrite)
     model = model_or_default(model)

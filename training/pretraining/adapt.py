@@ -1,7 +1,7 @@
 """Adapt a checkpoint to cells without labels: more count splitting, on these cells alone."""
 
 import os
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def adapt(
     device: str | None = None,
     resume: bool = False,
     progress: bool = False,
-    **reading: Any,
+    **reading: Unpack[CellOptions],
 ) -> PretrainResult:
     """Go on training a checkpoint's cell vector on some cells, of which no label is looked at.
 
