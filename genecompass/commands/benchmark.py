@@ -16,6 +16,7 @@ class _Benchmarks(LazyGroup):
         "zero-shot": "Embeddings without training: neighbours, clusters, batches.",
         "grn": "Network inference by BEELINE's measures, with baselines.",
         "perturbation": "In-silico deletions against known targets and a matched null.",
+        "fate": "Cell fate: factors of documented recipes, beside ranking by fold change.",
         "response-genes": "Effects of perturbed genes never seen, with baselines.",
         "response-doses": "Effects of drugs at doses, or in patients, never seen, with baselines.",
         "response-signatures": "Effects of compounds never seen, from their structure, with baselines.",

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -11,6 +11,8 @@ from genecompass.tokenization.sources import DEFAULT_MODEL
 
 CELLS = "Cells with raw counts: .h5ad, .zarr, 10x .h5 or folder, .loom, .csv, .tsv."
 OUTPUT = ("--output", "-o")
+# as inference.perturbation.recipes has them
+RecipeName = Literal["reprogramming", "gonadal", "beta-from-alpha", "beta-from-duct", "cardiac"]
 
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help=CELLS)]
 Which = Annotated[

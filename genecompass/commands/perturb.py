@@ -16,6 +16,7 @@ from genecompass.commands.options import (
     NNull,
     OutputFolder,
     Overwrite,
+    RecipeName,
     Seed,
     Which,
     chosen,
@@ -203,7 +204,7 @@ def fate(
         str, typer.Option(help="'tfs', or a file of genes, one in a line.", rich_help_panel=EDIT)
     ] = "tfs",
     recipe: Annotated[
-        Literal["reprogramming", "gonadal"] | None,
+        RecipeName | None,
         typer.Option(help="Candidates of a known case.", rich_help_panel=EDIT),
     ] = None,
     kind: Annotated[Kind, typer.Option(help="What is done to candidates.", rich_help_panel=EDIT)] = "overexpress",

@@ -27,52 +27,12 @@ from .perturb import (
     perturbations_asked,
 )
 from .plan import Unit, combine, make_plan
+from .recipes import RECIPES, Recipe
 from .results import summarise
 from .screen import Screen, run_key
 
 # the effect by which candidates are ranked
 RANKED_BY = "goal_progress"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A documented reprogramming or differentiation experiment.
-
-    Parameters
-    ----------
-    factors
-        What is known to drive it.
-    start, goal
-        The kinds of cells, in words.
-    kind
-        What was done to the factors.
-    source
-        Where it is described.
-    """
-
-    factors: tuple[str, ...]
-    start: str
-    goal: str
-    kind: Kind
-    source: str
-
-
-RECIPES: dict[str, Recipe] = {
-    "reprogramming": Recipe(
-        ("POU5F1", "SOX2", "KLF4", "MYC"),
-        "fibroblasts",
-        "pluripotent stem cells",
-        "overexpress",
-        "Takahashi and Yamanaka, Cell 126, 663-676 (2006)",
-    ),
-    "gonadal": Recipe(
-        ("NR5A1", "GATA4", "WT1", "TCF21", "NR2F1"),
-        "embryonic stem cells",
-        "gonadal somatic cells",
-        "overexpress",
-        "Yang et al., Cell Research 34, 830-845 (2024)",
-    ),
-}
 
 
 @dataclass

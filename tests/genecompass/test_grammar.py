@@ -16,6 +16,7 @@ DRAW = {
     "priors build grn", "priors build gene_family", "priors build co_expression",
     "priors build all",
     "priors inspect", "benchmark annotation", "benchmark gene-classification", "benchmark perturbation",
+    "benchmark fate",
 }  # fmt: skip
 # they upload, check, document, serve or print, and write no result of their own under a name that the user chooses
 WRITE_NOTHING = {"push", "verify", "card", "vocabulary show", "priors inspect", "corpus verify"}

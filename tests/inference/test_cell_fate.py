@@ -148,3 +148,17 @@ def test_bad_input_is_one_clear_line(cells, model, processor, start, goal, candi
 def test_cells_are_chosen_by_column(cells):
     assert select_cells(cells, "fate=start,goal").all()
     assert select_cells(cells, "fate=goal").sum() == 12
+
+
+def test_the_benchmark_scores_the_recipe_and_names_what_was_not_measured(cells, model, processor):
+    from genecompass.eval.tasks.fate import benchmark_fate
+
+    found = benchmark_fate(
+        cells, model, ["PAX6", "NANOG"], "fate=start", "fate=goal", species="human", processor=processor, n_null=5,
+        progress=False,
+    )  # fmt: skip
+    assert found.absent == ["NANOG"]
+    assert found.ranking.loc[found.ranking["factor"], "perturbation"].tolist() == ["PAX6"]
+    # only PAX6 differs between start and goal
+    assert found.scores.set_index("ranking").loc["fold change, goal over start", "auroc"] == 1.0
+    assert all(row["ours"] == row["method"].startswith("GeneCompass") for row in found.record("toy")["rows"])
