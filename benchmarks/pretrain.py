@@ -41,7 +41,11 @@ def settings(args: argparse.Namespace, output: str) -> Any:
             *(f"optimisation.max_steps={args.steps}", f"data.workers={args.workers}", "data.held_out=0.01"),
             *("logging.to=[]", "logging.progress_bar=false", f"logging.every_steps={args.steps}"),
             *("evaluation.every_steps=null", "evaluation.cells_per_species=5", "checkpoints.every_steps=1000000"),
-            *("evaluation.yardstick_cells_per_species=50", f"optimisation.device={args.device_setting}"),
+            *(
+                "evaluation.yardstick_cells_per_species=50",
+                f"data.layout={args.layout}",
+                f"optimisation.device={args.device_setting}",
+            ),
             *args.set,
         ],
     )
@@ -50,6 +54,7 @@ def settings(args: argparse.Namespace, output: str) -> Any:
 def parts(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Model, optimiser and a function that opens the stream anew, built as `pretrain` builds them."""
     from genecompass.training.pretraining.arguments import training_arguments
+    from genecompass.training.pretraining.masking import MaskedGeneCollator
     from genecompass.training.pretraining.model_setup import build_model
     from genecompass.training.pretraining.pretrain import make_masker, make_stream
     from genecompass.training.pretraining.sources import corpus_opener
@@ -62,9 +67,10 @@ def parts(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     torch.manual_seed(0)
     model = build_model(config, table).to(args.device).train()
     masker = make_masker(config, table, model.config.max_position_embeddings)
+    collator = MaskedGeneCollator(masker, args.layout, one_answer=True)
     opener = corpus_opener(config.corpus, table, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    return model, optimizer, lambda: make_stream(config, masker, opener, arguments)
+    return model, optimizer, lambda: make_stream(config, collator, opener, arguments)
 
 
 def take_steps(model: Any, optimizer: Any, batches: Any, steps: int, device: str) -> float:
@@ -106,6 +112,7 @@ def main() -> None:
     parser.add_argument("--size", default="tiny", choices=["tiny", "small", "base"])
     parser.add_argument("--task", default="published", choices=["published", "hidden_rank"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--layout", default="padded", choices=["padded", "packed"])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=0)

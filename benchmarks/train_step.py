@@ -56,23 +56,29 @@ def variants(device: str, attention: str, compiled: bool) -> list[dict[str, Any]
         {"variant": "default", "dtype": "float32", "attention": "sdpa"},
         {"variant": "default", "dtype": "bfloat16", "attention": attention},
     ]
+    if device == "cuda":
+        chosen.append({"variant": "packed", "dtype": "bfloat16", "attention": attention, "packed": True})
     if device == "cuda" and compiled:
         chosen.append({"variant": "compiled", "dtype": "bfloat16", "attention": attention, "compile": True})
     return chosen
 
 
-def masked_batch(cells: list[dict[str, Any]], length: int | None, seed: int) -> dict[str, torch.Tensor]:
-    """Pad cells and hide 15 % of their genes."""
-    from genecompass.tokenization.batching import pad_cells
+def masked_batch(
+    cells: list[dict[str, Any]], length: int | None, seed: int, packed: bool = False
+) -> dict[str, torch.Tensor]:
+    """Pad or pack cells and hide 15 % of their genes."""
+    from genecompass.tokenization.batching import pack_cells, pad_cells
 
-    batch = pad_cells(cells, length=length)
+    batch = pack_cells(cells) if packed else pad_cells(cells, length=length)
     generator = torch.Generator().manual_seed(seed)
-    hidden = (torch.rand(batch["input_ids"].shape, generator=generator) < MASKED) & (batch["attention_mask"] == 1)
+    hidden = torch.rand(batch["input_ids"].shape, generator=generator) < MASKED
+    if not packed:
+        hidden &= batch["attention_mask"] == 1
     batch["labels"] = torch.where(hidden, batch["input_ids"], -100)
     batch["labels_values"] = batch["values"].clone()
     batch["input_ids"] = batch["input_ids"].masked_fill(hidden, 1)
     batch["values"] = batch["values"].masked_fill(hidden, -1.0)
-    if length is None and bool(batch["attention_mask"].all()):
+    if length is None and not packed and bool(batch["attention_mask"].all()):
         del batch["attention_mask"]
     return batch
 
@@ -109,8 +115,13 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     if not published:  # like lengths together, then a spread of lengths over the steps
         cells = sorted(cells, key=lambda cell: len(cell["input_ids"]))
     groups = [cells[i : i + per_step] for i in range(0, len(cells), per_step)][2::4]
-    batches = [masked_batch(group, 2048 if published else None, seed) for seed, group in enumerate(groups)]
+    batches = [
+        masked_batch(group, 2048 if published else None, seed, bool(job.get("packed")))
+        for seed, group in enumerate(groups)
+    ]
     batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in batches]
+    for batch in batches if job.get("packed") else ():
+        batch["max_cell_length"] = int(batch["cell_lengths"].max())  # type: ignore[assignment]
     run = torch.compile(model) if job.get("compile") else model
     narrow = DTYPES[job["dtype"]] == torch.bfloat16
 

@@ -1,7 +1,7 @@
 """The encoder: self-attention through transformers' registry, feed-forward, LayerNorm after each (as BERT)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -11,6 +11,28 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_genecompass import GeneCompassConfig
 from .inputs_genecompass import PackedCells
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # PyTorch before 2.10
+    varlen_attn = None  # type: ignore[assignment]
+
+
+def takes_variable_lengths(hidden_states: torch.Tensor, dropout: float) -> bool:
+    """Whether PyTorch's own attention can read these packed cells where they lie, without padding.
+
+    Its kernel runs on GPUs since Ampere, in half precision, and drops nothing.
+
+    Examples
+    --------
+    >>> takes_variable_lengths(torch.zeros(1, 4, 8), dropout=0.0)
+    False
+    """
+    device = hidden_states.device
+    if varlen_attn is None or device.type != "cuda" or dropout:
+        return False
+    narrow = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else hidden_states.dtype
+    return narrow in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def eager_attention(
@@ -46,22 +68,27 @@ def eager_attention(
 
 
 class PackedLayout:
-    """How attention sees packed cells: one after the other, or spread over (cells, longest) and gathered again.
+    """How attention sees packed cells: where they lie, one after the other, or spread over (cells, longest).
 
-    Every other layer works on the packed row. Attention implementations that take cumulative lengths need no layout
-    at all.
+    Every other layer works on the packed row. Attention implementations of the registry that take cumulative lengths
+    need no layout at all.
 
     Parameters
     ----------
     packed
         Where the cells lie.
-    one_by_one
-        Attend within each cell by itself: no mask and no padding, which suits a CPU. A GPU wants all cells at once.
+    how
+        ``"in_place"``: PyTorch's kernel for variable lengths (`takes_variable_lengths`). ``"one_by_one"``: within each
+        cell by itself, which suits a CPU: no mask and no padding. ``"spread"``: all cells at once, padded.
     """
 
-    def __init__(self, packed: PackedCells, one_by_one: bool) -> None:
-        self.lengths = packed.with_species.tolist() if one_by_one else None
-        if not one_by_one:
+    def __init__(self, packed: PackedCells, how: Literal["in_place", "one_by_one", "spread"]) -> None:
+        self.how = how
+        if how == "in_place":
+            self.ends, self.longest = packed.cumulative(), packed.longest
+        elif how == "one_by_one":
+            self.lengths = packed.with_species.tolist()
+        else:
             self.shape = (packed.num_cells, packed.longest)
             self.slots = packed.slot_in_padded()
 
@@ -103,7 +130,11 @@ class GeneCompassAttention(nn.Module):
         projected = [self.query(hidden_states), self.key(hidden_states), self.value(hidden_states)]
         if layout is None:
             mixed, weights = self._attend(projected, attention_mask, **kwargs)
-        elif layout.lengths is None:
+        elif layout.how == "in_place":
+            query, key, value = (states[0].unflatten(-1, (-1, self.head_size)) for states in projected)
+            found = varlen_attn(query, key, value, layout.ends, layout.ends, layout.longest, layout.longest)
+            mixed, weights = cast(torch.Tensor, found).flatten(-2).unsqueeze(0), None
+        elif layout.how == "spread":
             mixed, weights = self._attend([layout.spread(states) for states in projected], attention_mask, **kwargs)
             mixed = layout.gather(mixed)
         else:

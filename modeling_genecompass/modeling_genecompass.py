@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from .cell_genecompass import GeneCompassCellHead, GeneCompassCountDecoder
 from .configuration_genecompass import GeneCompassConfig
 from .embeddings_genecompass import GeneCompassEmbeddings
-from .encoder_genecompass import GeneCompassLayer, PackedLayout
+from .encoder_genecompass import GeneCompassLayer, PackedLayout, takes_variable_lengths
 from .inputs_genecompass import PackedCells, check_contents, check_shapes
 from .losses_genecompass import classification_loss, count_losses, mean_over, value_weight
 from .outputs_genecompass import GeneCompassMaskedGeneOutput, GeneCompassModelOutput, GeneCompassTokenClassifierOutput
@@ -184,11 +184,14 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
             names = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
             return None, None, names
         # eager attention may be asked for its weights, which have one shape only when spread out
-        if hidden_states.device.type == "cpu" and self.config._attn_implementation == "sdpa":
-            return None, PackedLayout(packed, one_by_one=True), {}
+        if self.config._attn_implementation == "sdpa":
+            if hidden_states.device.type == "cpu":
+                return None, PackedLayout(packed, "one_by_one"), {}
+            if takes_variable_lengths(hidden_states, self.config.attention_dropout if self.training else 0.0):
+                return None, PackedLayout(packed, "in_place"), {}
         shape_only = hidden_states.new_empty(packed.num_cells, packed.longest, 1)
         mask = create_bidirectional_mask(self.config, shape_only, packed.padded_mask().long())
-        return mask, PackedLayout(packed, one_by_one=False), {}
+        return mask, PackedLayout(packed, "spread"), {}
 
 
 class GeneCompassHeadTransform(nn.Module):
@@ -348,7 +351,10 @@ class GeneCompassForMaskedGeneModeling(GeneCompassPreTrainedModel):
         return self.decoder(self.id_transform(genes))
 
     def _values(self, genes: torch.Tensor) -> torch.Tensor:
-        return self.value_decoder(self.value_transform(genes)).squeeze(-1).float()
+        # in float32 whatever the rest computes in: bfloat16 has so few digits that values would come in steps
+        states, decoder = self.value_transform(genes).float(), self.value_decoder
+        with torch.autocast(states.device.type, enabled=False):
+            return nn.functional.linear(states, decoder.weight.float(), decoder.bias.float()).squeeze(-1)
 
 
 class GeneCompassForSequenceClassification(GeneCompassPreTrainedModel):

@@ -180,3 +180,13 @@ def test_attentions_and_tuples_on_request(make, make_cells, pad):
 
 def test_the_trainer_drops_nothing_but_predictions():
     assert {"id_loss", "value_loss", "species_logits"} <= set(GeneCompassConfig.keys_to_ignore_at_inference)
+
+
+def test_predicted_values_are_not_in_steps_under_bfloat16():
+    torch.manual_seed(0)
+    model = GeneCompassForMaskedGeneModeling(GeneCompassConfig.tiny(vocab_size=1000)).eval()
+    batch = {"input_ids": torch.arange(2, 962)[None].reshape(4, 240), "values": torch.rand(4, 240) * 5}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        predicted = model(**batch).value_predictions
+    assert predicted.dtype == torch.float32
+    assert len(predicted.unique()) > 900, "of 960; bfloat16 alone would leave about a hundred"

@@ -1,7 +1,12 @@
+import importlib.util
+
+import pandas as pd
 import pytest
 import yaml
+from genecompass.tokenization import GeneTable
 from genecompass.tokenization.errors import InputError
 from genecompass.training.pretraining.config import PRESETS, PretrainConfig, load_config, read_preset
+from genecompass.training.pretraining.model_setup import build_model
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -83,3 +88,14 @@ def test_files_that_are_no_configuration(tmp_path):
 def test_how_long_must_be_said():
     with pytest.raises(InputError, match="how long"):
         load_config("tiny", ["optimisation.epochs=null"])
+
+
+def test_attention_is_chosen_by_the_configuration():
+    table = GeneTable.from_genes(pd.DataFrame({"gene_id": [f"ENSG{i}" for i in range(9)], "species": "human"}))
+    assert build_model(load_config("tiny"), table).config._attn_implementation == "sdpa"
+    assert build_model(load_config("tiny", ["model.attention=eager"]), table).config._attn_implementation == "eager"
+    with pytest.raises(InputError, match=r"model\.attention is 'flash', must be one of auto, eager"):
+        load_config("tiny", ["model.attention=flash"])
+    if importlib.util.find_spec("flash_attn") is None:
+        with pytest.raises(InputError, match=r"model\.attention=flash_attention_2 does not run here"):
+            build_model(load_config("tiny", ["model.attention=flash_attention_2"]), table)

@@ -27,6 +27,7 @@ class ModelSection:
     from_checkpoint: str | None = None
     low_rank: int = 0
     refit_axes: bool = False
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = "auto"
     priors: str | None = None
     use_priors: list[str] | None = None
     prior_warmup_steps: int = 0

@@ -78,7 +78,7 @@ def build_model(config: PretrainConfig, table: GeneTable) -> GeneCompassForMaske
         Priors or a checkpoint of another vocabulary; an unknown field in ``model.overrides``.
     """
     if config.model.from_checkpoint is not None:
-        return _from_checkpoint(config, table)
+        return _attending(_from_checkpoint(config, table), config)
     tables = read_tables([config.model.priors]) if config.model.priors else []
     if config.model.use_priors is not None:
         known = {prior.name for prior in tables}
@@ -95,6 +95,17 @@ def build_model(config: PretrainConfig, table: GeneTable) -> GeneCompassForMaske
     if tables:
         model.set_prior_knowledge({prior.name: torch.from_numpy(np.asarray(prior.matrix)).float() for prior in tables})
     model.set_prior_rows(torch.from_numpy(np.stack([table.prior_rows(name) for name in table.species])))
+    return _attending(model, config)
+
+
+def _attending(model: GeneCompassForMaskedGeneModeling, config: PretrainConfig) -> GeneCompassForMaskedGeneModeling:
+    """The model, with the attention that was asked for."""
+    if config.model.attention != "auto":
+        try:
+            model.set_attn_implementation(config.model.attention)
+        except (ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"model.attention={config.model.attention} does not run here: {reason}") from error
     return model
 
 

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import importlib.util
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -19,6 +19,7 @@ from transformers import (
     set_seed,
 )
 
+from ...modeling_genecompass.encoder_genecompass import takes_variable_lengths
 from ...tokenization.errors import InputError
 from ...tokenization.gene_table import GeneTable
 from ..progress import StepBar
@@ -224,7 +225,7 @@ def _task(
 ) -> tuple[Collator, HeldOutCells | HeldOutCounts, GeneTable]:
     """What is asked of cells, who scores it, and the gene table with what was counted for it; starts a new model."""
     fresh = config.model.from_checkpoint is None
-    layout = _layout(config, arguments)
+    layout = _layout(config, model, arguments)
     if config.masking.task != "count_split":
         masker = make_masker(config, table, model.config.max_position_embeddings)
         if config.model.start_from_statistics and fresh:
@@ -295,12 +296,17 @@ def _figures_cells(
     return held_out, counted
 
 
-def _layout(config: PretrainConfig, arguments: TrainingArguments) -> Literal["padded", "packed"]:
+def _layout(config: PretrainConfig, model: Any, arguments: TrainingArguments) -> Literal["padded", "packed"]:
     if config.data.layout != "auto":
         return config.data.layout
-    # packing pays where attention takes variable lengths; on CPU sorted, padded batches are faster
-    packs = arguments.device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
-    return "packed" if packs else "padded"
+    # packing pays where the attention in use takes variable lengths; on CPU sorted, padded batches are faster
+    if arguments.device.type != "cuda":
+        return "padded"
+    narrow = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
+    some = torch.empty(0, device=arguments.device, dtype=narrow)
+    implementation = model.config._attn_implementation
+    by_pytorch = implementation == "sdpa" and takes_variable_lengths(some, model.config.attention_dropout)
+    return "packed" if by_pytorch or "flash" in implementation else "padded"
 
 
 def make_stream(
