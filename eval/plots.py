@@ -58,7 +58,12 @@ def plot_confusion(table: pd.DataFrame, path: str | os.PathLike[str], *, title: 
 
     Examples
     --------
-    >>> plot_confusion(confusion_table(truth, predicted), "confusion.png")  # doctest: +SKIP
+    >>> import tempfile
+    >>> from genecompass.eval.metrics import confusion_table
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> drawn = plot_confusion(confusion_table(["B", "T", "T"], ["B", "T", "B"]), folder / "confusion.png")
+    >>> [path.name for path in drawn]
+    ['confusion.png', 'confusion.svg']
     """
     plt = _pyplot()
     shares = table.to_numpy() / np.maximum(table.to_numpy().sum(axis=1, keepdims=True), 1)
@@ -189,7 +194,11 @@ def plot_gene_scores(scores: pd.Series, path: str | os.PathLike[str], *, top: in
 
     Examples
     --------
-    >>> plot_gene_scores(pd.Series({"INS": 0.31, "GCG": -0.12}, name="attribution"), "scores.png")  # doctest: +SKIP
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> scores = pd.Series({"INS": 0.31, "GCG": -0.12}, name="attribution")
+    >>> [path.name for path in plot_gene_scores(scores, folder / "scores.png")]
+    ['scores.png', 'scores.svg']
     """
     plt = _pyplot()
     chosen = scores.reindex(scores.abs().sort_values(ascending=False).index)[:top][::-1]

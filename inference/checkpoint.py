@@ -112,7 +112,9 @@ def load_checkpoint(
 
     Examples
     --------
-    >>> model, processor = load_checkpoint("runs/tiny")  # doctest: +SKIP
+    >>> model, processor = load_checkpoint("genecompass-mini", device="cpu")
+    >>> model.config.species
+    ['human', 'mouse']
     """
     check_device(device)
     path = model_or_default(path)

@@ -39,7 +39,8 @@ def check_checkpoint(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> check_checkpoint("runs/tiny")["model_type"]  # doctest: +SKIP
+    >>> from genecompass.tokenization.sources import resolve
+    >>> check_checkpoint(resolve("genecompass-mini"))["model_type"]
     'genecompass'
     """
     folder = Path(folder)
@@ -64,7 +65,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     Examples
     --------
-    >>> read_settings(Path("runs/tiny/config.json"))["hidden_size"]  # doctest: +SKIP
+    >>> from genecompass.tokenization.sources import resolve
+    >>> read_settings(Path(resolve("genecompass-mini")) / "config.json")["hidden_size"]
     64
     """
     if not path.is_file():

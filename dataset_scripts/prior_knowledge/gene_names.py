@@ -55,8 +55,8 @@ def match_names(
 
     Examples
     --------
-    >>> genes = pd.DataFrame({"gene_id": ["ENSG1"], "symbol": ["INS"], "species": ["human"]})
-    >>> match_names(["INS", "ENSG1.7", "MYC"], GeneTable.from_genes(genes), "human").tokens.tolist()
+    >>> genes = pd.DataFrame({"gene_id": ["ENSG00000254647"], "symbol": ["INS"], "species": ["human"]})
+    >>> match_names(["INS", "ENSG00000254647.7", "MYC"], GeneTable.from_genes(genes), "human").tokens.tolist()
     [2, 2, -1]
     """
     table.species_index(species)

@@ -43,7 +43,7 @@ class Explanation:
     Examples
     --------
     >>> table = pd.DataFrame({"gene": ["INS"], "attribution": [0.5]})
-    >>> Explanation(table, "c1", "beta", "integrated_gradients", output=0.7, baseline=0.2).gap
+    >>> Explanation(table, "c1", "beta", "integrated_gradients", output=0.75, baseline=0.25).gap
     0.0
     """
 

@@ -126,8 +126,12 @@ def annotate(
     Examples
     --------
     >>> import genecompass as gc
-    >>> adata = gc.annotate(adata, model="runs/pbmc", species="human")  # doctest: +SKIP
-    >>> adata.obs["genecompass_cell_type"].value_counts()  # doctest: +SKIP
+    >>> from genecompass.eval.demo.cells import blood_cells
+    >>> cells = blood_cells()
+    >>> known, asked = cells[:200].copy(), cells[200:240].copy()
+    >>> asked = gc.annotate(asked, species="human", reference=gc.Reference(known, "cell_type"), threshold=0)
+    >>> bool((asked.obs["genecompass_cell_type"].astype(str) == asked.obs["cell_type"].astype(str)).mean() > 0.5)
+    True
     """
     check_key(key, "obs")
     source = open_cells(adata, **reading)

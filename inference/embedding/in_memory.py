@@ -84,9 +84,10 @@ def embed(
     Examples
     --------
     >>> import genecompass as gc
-    >>> adata = gc.embed(adata, species="mouse")  # doctest: +SKIP
-    >>> adata.obsm["X_genecompass"].shape  # doctest: +SKIP
-    (2700, 640)
+    >>> from genecompass.eval.demo.cells import blood_cells
+    >>> adata = gc.embed(blood_cells()[:40].copy(), species="human")
+    >>> adata.obsm["X_genecompass"].shape
+    (40, 640)
     """
     model, species = model_or_default(model), require_species(species)
     check_key(key, "obsm")

@@ -53,8 +53,9 @@ def edges_from_matrix(
 
     Examples
     --------
-    >>> edges_from_matrix([[0.0, -0.8]], ["A"], ["A", "B"], evidence="correlation", signed=True).iloc[0].tolist()
-    ['A', 'B', 0.8, -1, 'correlation']
+    >>> edges = edges_from_matrix([[0.0, -0.8]], ["A"], ["A", "B"], evidence="correlation", signed=True)
+    >>> edges.drop(columns="evidence").to_dict("list")
+    {'regulator': ['A'], 'target': ['B'], 'weight': [0.8], 'sign': [-1]}
     """
     matrix = np.asarray(scores, dtype=np.float64)
     if matrix.shape != (len(regulators), len(targets)):
@@ -165,8 +166,8 @@ def as_sources(edges: pd.DataFrame) -> pd.DataFrame:
     Examples
     --------
     >>> edges = edges_from_matrix([[0.0, -0.8]], ["A"], ["A", "B"], evidence="correlation", signed=True)
-    >>> as_sources(edges).iloc[0].tolist()
-    ['A', 'B', -0.8]
+    >>> as_sources(edges).to_dict("list")
+    {'source': ['A'], 'target': ['B'], 'weight': [-0.8]}
     """
     weight = edges["weight"] * np.where(edges["sign"] < 0, -1.0, 1.0)
     return pd.DataFrame({"source": edges["regulator"], "target": edges["target"], "weight": weight})

@@ -140,7 +140,11 @@ def infer_grn(
 
     Examples
     --------
-    >>> network = infer_grn(adata, "runs/tiny", ["PDX1", "PAX6"], species="human", top_k=50)  # doctest: +SKIP
+    >>> from genecompass.eval.demo.cells import blood_cells
+    >>> factors = ["SPI1", "FOS"]
+    >>> network = infer_grn(blood_cells()[:40], regulators=factors, species="human", top_k=5, progress=False)
+    >>> network.groupby("regulator").size().to_dict()
+    {'FOS': 5, 'SPI1': 5}
     """
     if gene_table is None:
         model = model_or_default(model)

@@ -192,9 +192,11 @@ def rank_cell_fate(
 
     Examples
     --------
-    >>> fate = rank_cell_fate("pancreas.h5ad", "runs/tiny", "cell_type=Ngn3 high EP", "cell_type=Beta",
-    ...                       species="mouse")  # doctest: +SKIP
-    >>> fate.ranking.head()  # doctest: +SKIP
+    >>> from genecompass.eval.demo.cells import blood_cells
+    >>> fate = rank_cell_fate(blood_cells(), None, "cell_type=CD34+", "cell_type=Dendritic", candidates=["SPI1"],
+    ...                       species="human", max_cells=10, n_null=5, progress=False)
+    >>> fate.ranking["perturbation"].tolist()
+    ['SPI1']
     """
     inserts = kind == "set" or (kind == "overexpress" and dose is None)
     edit = Edit(kind, dose, level, absent or ("insert" if inserts else "skip"), quantile)

@@ -150,8 +150,10 @@ def perturb(
 
     Examples
     --------
-    >>> result = perturb(adata, "runs/tiny", ["CD3E", "MS4A1"], species="human", groupby="cell_type")  # doctest: +SKIP
-    >>> result.summary.query("effect == 'cell_cosine'")[["perturbation", "group", "mean", "p", "q"]]  # doctest: +SKIP
+    >>> from genecompass.eval.demo.cells import blood_cells
+    >>> result = perturb(blood_cells()[:40], None, ["CD3D"], species="human", n_null=5, progress=False)
+    >>> result.summary.query("effect == 'cell_cosine'")["perturbation"].tolist()
+    ['CD3D']
     """
     edit = Edit(kind, dose, level, absent, quantile)
     if ranks not in ("kept", "anew", "both"):

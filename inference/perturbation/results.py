@@ -65,8 +65,11 @@ class PerturbationResult:
 
     Examples
     --------
-    >>> result = perturb(adata, "runs/tiny", ["CD3E"], species="human")  # doctest: +SKIP
-    >>> result.summary.query("effect == 'cell_cosine'")  # doctest: +SKIP
+    >>> import genecompass as gc
+    >>> from genecompass.eval.demo.cells import blood_cells
+    >>> result = gc.perturb(blood_cells()[:40], None, ["CD3D"], species="human", n_null=5, progress=False)
+    >>> result.summary.query("effect == 'cell_cosine'")["perturbation"].tolist()
+    ['CD3D']
     """
 
     summary: pd.DataFrame

@@ -88,8 +88,11 @@ def adapt(
 
     Examples
     --------
-    >>> adapted = adapt(adata, "runs/tiny", "mouse", "runs/tiny_pancreas")  # doctest: +SKIP
-    >>> vectors = gc.embed(adata, adapted.folder, "mouse").obsm["X_genecompass"]  # doctest: +SKIP
+    >>> import tempfile
+    >>> from genecompass.eval.demo.cells import blood_cells
+    >>> adapted = adapt(blood_cells(), None, "human", tempfile.mkdtemp() + "/adapted", steps=2, device="cpu")
+    >>> adapted.steps
+    2
     """
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}; choose {', '.join(METHODS)}")

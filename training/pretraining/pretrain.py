@@ -109,7 +109,7 @@ def pretrain(
 
     Examples
     --------
-    >>> import pandas as pd, tempfile
+    >>> import numpy as np, pandas as pd, tempfile
     >>> from genecompass.training.pretraining.config import load_config
     >>> table = GeneTable.from_genes(pd.DataFrame({"gene_id": [f"ENSG{i}" for i in range(30)], "species": "human"}))
     >>> draw = np.random.default_rng(0)
