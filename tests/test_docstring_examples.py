@@ -5,6 +5,7 @@ import importlib
 import os
 import pkgutil
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +55,8 @@ def load(name):
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = load(name)
-    if "blood_cells" in (open(module.__file__).read() if module.__file__ else "") and find_spec("scanpy") is None:
+    text = Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else ""
+    if "blood_cells" in text and find_spec("scanpy") is None:
         pytest.skip("the cells of its examples ship inside scanpy (extra: plots)")
     assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0
     assert not os.listdir(tmp_path), "an example writes into the reader's folder"
