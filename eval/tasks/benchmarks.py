@@ -337,7 +337,10 @@ def benchmark_zero_shot(
         for method in (zero_shot.PCA_ROW, ours):
             stem = "".join(letter if letter.isalnum() else "_" for letter in method).lower()
             plot_umap(embeddings[method], panels, Path(output) / "figures" / f"umap_{stem}", title=method)
-    metrics = ("neighbour_agreement", "nmi_kmeans", "ari_kmeans", "silhouette_label", "silhouette_batch", "ilisi")
+    metrics = (
+        *("neighbour_agreement", "own_batch", "nmi_kmeans", "ari_kmeans"),
+        *("silhouette_label", "silhouette_batch", "ilisi"),
+    )
     return write_simple_report(records, output, task="zero-shot", model=folder.name, metrics=metrics)
 
 

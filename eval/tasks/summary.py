@@ -18,7 +18,7 @@ _SCORES = (
         "auprc",
         "positives",
     ),
-    *("neighbour_agreement", "nmi_kmeans", "ari_kmeans", "silhouette_label"),
+    *("neighbour_agreement", "own_batch", "nmi_kmeans", "ari_kmeans", "silhouette_label"),
     *("silhouette_batch", "ilisi", "clisi", "graph_connectivity"),
 )
 _COSTS = ("seconds", "trainable_parameters", "trainable_share", "gradient_and_optimizer_bytes", "training_cells")

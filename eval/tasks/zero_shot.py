@@ -118,6 +118,8 @@ def run_zero_shot(
         for method, (points, seconds) in embeddings_of(cells, model, methods=methods, seed=seed, device=device).items():
             kept.setdefault(method, points)
             scores = {"neighbour_agreement": neighbour_agreement(points, cells.labels)}
+            if groups is not None and len(np.unique(groups)) > 1:
+                scores["own_batch"] = neighbour_agreement(points, groups)
             if scib:
                 scores |= scib_scores(points, cells.labels, groups, seed=seed)
             records.append(

@@ -8,6 +8,7 @@ from genecompass.lazy import LazyGroup
 
 class _Benchmarks(LazyGroup):
     verbs: ClassVar[dict[str, str]] = {
+        "standard": "The whole table of a checkpoint, from a plan of data; resumable.",
         "pretraining": "Tiny models over corpus sizes and priors, with seeds and curves.",
         "priors": "Does each prior-knowledge table carry signal? Held-out edges and family members.",
         "annotation": "Cell-type annotation on a held-out data set, with baselines.",
