@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -101,7 +102,7 @@ def benchmark_standard(
             elif finished is not None:
                 tell(f"{part.name}: done before, kept")
             if finished is not None:
-                done.append(finished)
+                done.append({**finished, "trained_on": part.trained_on})
         waiting = [name for name in names if name not in {entry["name"] for entry in done} and name not in failed]
         text = _write(output, done, failed, waiting, checkpoint)
     if failed:
@@ -122,8 +123,8 @@ def summary_rows(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     -------
     list of dict
         ``part``, ``dataset``, ``metric``, ``method`` (the checkpoint's), ``value``, ``std``, ``baseline``,
-        ``baseline_value``, ``baseline_std``, and ``difference`` where it was measured against that baseline. The
-        baseline is the best one on these very test data, which favours it.
+        ``baseline_value``, ``baseline_std``, ``trained_on``, and ``difference`` where it was measured against that
+        baseline. The baseline is the best one on these very test data, which favours it.
 
     Examples
     --------
@@ -137,7 +138,7 @@ def summary_rows(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for part in parts:
         metric = MEASURE[part["task"]]
-        rows = [row for row in part["rows"] if row["metric"] == metric]
+        rows = [row for row in part["rows"] if row["metric"] == metric and math.isfinite(row["mean"])]
         for dataset in dict.fromkeys(row["dataset"] for row in rows):
             here = [row for row in rows if row["dataset"] == dataset]
             ours = {row["method"]: row for row in here if row["ours"]}
@@ -150,6 +151,7 @@ def summary_rows(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             found.append(
                 {
                     **{"part": part["name"], "task": part["task"], "dataset": dataset, "metric": metric},
+                    "trained_on": part.get("trained_on", False),
                     **{"method": mine["method"], "value": mine["mean"], "std": mine.get("std")},
                     **{"baseline": best["method"], "baseline_value": best["mean"], "baseline_std": best.get("std")},
                     "difference": difference if difference and difference["against"] == best["method"] else None,
@@ -226,7 +228,7 @@ def _write(
         for row in part["rows"]
     ]
     summary = summary_rows(parts)
-    done = [{name: part[name] for name in ("name", "task", "seeds", "seconds", "key")} for part in parts]
+    done = [{name: part[name] for name in ("name", "task", "seeds", "seconds", "key", "trained_on")} for part in parts]
     content = {**{"task": "standard"}, **checkpoint, "parts": done, "left_out": failed, "waiting": waiting}
     write_json(output / "standard.json", {**content, "summary": summary, "rows": rows})
     with atomic_path(output / "standard.csv") as temporary:
@@ -255,15 +257,17 @@ def as_text(content: dict[str, Any], summary: Sequence[dict[str, Any]], rows: Se
         f"{len(content['parts'])} parts, {sum(part['seconds'] for part in content['parts']):.0f} s.",
         "",
         "The checkpoint's row is named beforehand; the baseline is the best one on the same test data, which favours "
-        "it. ± is one standard deviation over seeds; brackets hold the 95 % interval of the difference.",
+        "it. ± is one standard deviation over seeds; brackets hold the 95 % interval of the difference. † marks cells "
+        "that the checkpoint's pre-training saw, without labels.",
         "",
         "| data | measure | checkpoint | best simple baseline | difference |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in summary:
+        mark = " †" if row["trained_on"] else ""
         mine, best = _shown(row["value"], row["std"]), _shown(row["baseline_value"], row["baseline_std"])
         lines.append(
-            f"| {_cell(row['dataset'])} | {row['metric']} | {mine} ({_cell(row['method'])}) | {best} "
+            f"| {_cell(row['dataset'])}{mark} | {row['metric']} | {mine} ({_cell(row['method'])}) | {best} "
             f"({_cell(row['baseline'])}) | {_difference(row)} |"
         )
     lines += [f"\nLeft out: {name}: {reason}" for name, reason in content["left_out"].items()]

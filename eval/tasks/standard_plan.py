@@ -101,7 +101,7 @@ TASKS: dict[str, Task] = {
         "effects of genes never perturbed in training: ridge and neighbours on the checkpoint's gene table",
     ),
 }
-_SHARED = ("task", "name", "seeds", "reading")
+_SHARED = ("task", "name", "seeds", "reading", "trained_on")
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ class Part:
         One run each.
     reading
         `CellOptions` of its cells.
+    trained_on
+        The checkpoint's pre-training saw the cells that are asked about: marked in the table, without effect on it.
     """
 
     task: str
@@ -127,6 +129,7 @@ class Part:
     settings: dict[str, Any]
     seeds: tuple[int, ...] = (0, 1, 2)
     reading: dict[str, Any] = field(default_factory=dict)
+    trained_on: bool = False
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Every file that it reads, with the key that names it."""
@@ -201,9 +204,12 @@ def _part(entry: Any, seeds: Any, path: Path, number: int) -> Part:
     reading = entry.get("reading") or {}
     if not isinstance(reading, dict) or set(reading) - _READING:
         raise InputError(f"{where}: reading {reading!r}; it takes: {', '.join(sorted(_READING))}")
+    trained_on = entry.get("trained_on", False)
+    if not isinstance(trained_on, bool):
+        raise InputError(f"{where}: trained_on {trained_on!r}; write true or false")
     first = settings["cells"][0] if isinstance(settings["cells"], list) else settings["cells"]
     name = str(entry.get("name") or f"{entry['task']}: {Path(first).name.split('.')[0]}")
-    return Part(entry["task"], name, settings, tuple(own), dict(reading))
+    return Part(entry["task"], name, settings, tuple(own), dict(reading), trained_on)
 
 
 def _resolved(value: Any, home: Path, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -30,6 +31,7 @@ parts:
     cells: cells.h5ad
     species: human
     folds: 2
+    trained_on: true
     cells_per_class: [4, all]
     methods: [majority, PCA + nearest, frozen + logistic]
   - {task: zero-shot, cells: [cells.h5ad, other.h5ad], species: human}
@@ -103,6 +105,9 @@ def test_one_command_leaves_json_that_cards_read_a_table_and_text(place, capsys)
     assert len(content["model_digest"]) == 16
     assert content["left_out"] == {}
     assert content["waiting"] == []
+    assert [part["trained_on"] for part in content["parts"]] == [True, False, False]
+    assert "| two kinds † |" in text
+    assert "| zero-shot: cells |" in text
     summary = {row["dataset"]: row for row in content["summary"]}
     assert summary["two kinds"]["method"] == "GeneCompass frozen + logistic regression"
     assert summary["two kinds"]["difference"]["verdict"] in ("better", "worse", "tie")
@@ -202,6 +207,7 @@ def test_a_part_that_cannot_be_run_is_named_and_the_others_are_written(place):
             "{parts: [{task: zero-shot, cells: cells.h5ad, species: human, reading: {layer: x}}]}",
             "it takes: allow_fractional",
         ),
+        ("{parts: [{task: zero-shot, cells: cells.h5ad, species: human, trained_on: 1}]}", "write true or false"),
         ("parts: [&a {task: zero-shot, cells: cells.h5ad, species: human}, *a]", "two parts are called"),
     ],
 )
@@ -262,7 +268,33 @@ def test_the_row_in_the_summary_is_named_beforehand_and_not_the_best():
     assert found[0]["difference"] is None
 
 
+def test_what_could_not_be_scored_is_neither_best_nor_ours():
+    row = {"dataset": "x", "metric": "macro_f1", "std": 0.0, "seeds": 1}
+    ours = {**row, "method": "GeneCompass frozen + logistic regression", "mean": 0.5, "ours": True}
+    others = [{**row, "method": name, "mean": mean, "ours": False} for name, mean in (("a", float("nan")), ("b", 0.4))]
+    assert (
+        summary_rows([{"name": "x", "task": "annotation", "rows": [ours, *others], "differences": {}}])[0]["baseline"]
+        == "b"
+    )
+    unscored = {**ours, "mean": float("nan")}
+    assert summary_rows([{"name": "x", "task": "annotation", "rows": [unscored, *others], "differences": {}}]) == []
+
+
 def test_every_task_has_a_runner_a_row_and_a_measure():
     from genecompass.eval.tasks import standard_parts
 
     assert set(TASKS) == set(standard_parts.OURS) == set(standard_parts.MEASURE) == set(standard_parts._RUNNERS)
+
+
+def test_the_page_names_every_task_and_key_and_shows_a_plan_that_is_one(tmp_path):
+    root = Path(__file__).parent.parent.parent
+    page = (root / "docs" / "standard.md").read_text(encoding="utf-8")
+    for name, task in TASKS.items():
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        assert [key for key in {*task.required, *task.optional} - {"cells", "species"} if f"`{key}`" not in line] == []
+    data = root.parent / "shared" / "data"
+    if not data.is_dir():
+        pytest.skip("the data of the plan are not here: ../shared/data")
+    plan = (root / "benchmarks" / "standard.yaml").read_text(encoding="utf-8").replace("data/", f"{data}/")
+    (tmp_path / "plan.yaml").write_text(plan)
+    assert {part.task for part in read_plan(tmp_path / "plan.yaml")} == set(TASKS)
