@@ -262,6 +262,7 @@ def test_the_row_in_the_summary_is_named_beforehand_and_not_the_best():
         {**row, "method": "GeneCompass LoRA", "mean": 0.9, "ours": True},
         {**row, "method": "GeneCompass untrained, head only", "mean": 0.8, "ours": False},
         {**row, "method": "PCA + nearest neighbours", "mean": 0.6, "ours": False},
+        {**row, "method": "ridge on genecompass input shuffled", "mean": 0.7, "ours": False},
     ]
     found = summary_rows([{"name": "x", "task": "annotation", "rows": rows, "differences": {}}])
     assert [(one["value"], one["baseline"]) for one in found] == [(0.5, "PCA + nearest neighbours")]
