@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -18,21 +19,19 @@ except ImportError:  # PyTorch before 2.10
     varlen_attn = None  # type: ignore[assignment]
 
 
-def takes_variable_lengths(hidden_states: torch.Tensor, dropout: float) -> bool:
-    """Whether PyTorch's own attention can read these packed cells where they lie, without padding.
+def takes_variable_lengths(device: torch.device, dtype: torch.dtype, dropout: float) -> bool:
+    """Whether PyTorch's own attention can read packed cells where they lie, without padding.
 
     Its kernel runs on GPUs since Ampere, in half precision, and drops nothing.
 
     Examples
     --------
-    >>> takes_variable_lengths(torch.zeros(1, 4, 8), dropout=0.0)
+    >>> takes_variable_lengths(torch.device("cpu"), torch.bfloat16, dropout=0.0)
     False
     """
-    device = hidden_states.device
     if varlen_attn is None or device.type != "cuda" or dropout:
         return False
-    narrow = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else hidden_states.dtype
-    return narrow in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability(device) >= (8, 0)
+    return dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def eager_attention(
@@ -101,6 +100,47 @@ class PackedLayout:
     def gather(self, padded: torch.Tensor) -> torch.Tensor:
         """(cells, longest, ...) to (1, slots, ...)."""
         return padded.flatten(0, 1).index_select(0, self.slots).unsqueeze(0)
+
+
+def attention_over(
+    config: GeneCompassConfig,
+    hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    packed: PackedCells | None,
+    *,
+    training: bool,
+) -> tuple[Any, PackedLayout | None, dict[str, Any]]:
+    """Mask, packed layout and kernel arguments of all layers, found once per forward pass.
+
+    Parameters
+    ----------
+    hidden_states
+        With species slots: (batch, slots, hidden), packed (1, slots, hidden).
+    attention_mask
+        1 where a gene stands, (batch, genes); for padded cells.
+    packed
+        Where packed cells lie; None for padded ones.
+    """
+    if packed is None:
+        if attention_mask is not None:
+            attention_mask = nn.functional.pad(attention_mask, (1, 0), value=1)
+        return create_bidirectional_mask(config, hidden_states, attention_mask), None, {}
+    if "flash" in config._attn_implementation:
+        ends, longest = packed.cumulative(), packed.longest
+        names = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+        return None, None, names
+    # eager attention may be asked for its weights, which have one shape only when spread out
+    if config._attn_implementation == "sdpa":
+        device = hidden_states.device
+        if device.type == "cpu":
+            return None, PackedLayout(packed, "one_by_one"), {}
+        narrowed = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if narrowed else hidden_states.dtype
+        if takes_variable_lengths(device, dtype, config.attention_dropout if training else 0.0):
+            return None, PackedLayout(packed, "in_place"), {}
+    shape_only = hidden_states.new_empty(packed.num_cells, packed.longest, 1)
+    mask = create_bidirectional_mask(config, shape_only, packed.padded_mask().long())
+    return mask, PackedLayout(packed, "spread"), {}
 
 
 class GeneCompassAttention(nn.Module):

@@ -5,14 +5,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from .cell_genecompass import GeneCompassCellHead, GeneCompassCountDecoder
 from .configuration_genecompass import GeneCompassConfig
 from .embeddings_genecompass import GeneCompassEmbeddings
-from .encoder_genecompass import GeneCompassLayer, PackedLayout, takes_variable_lengths
+from .encoder_genecompass import GeneCompassLayer, attention_over
 from .inputs_genecompass import PackedCells, check_contents, check_shapes
 from .losses_genecompass import classification_loss, count_losses, mean_over, value_weight
 from .outputs_genecompass import GeneCompassMaskedGeneOutput, GeneCompassModelOutput, GeneCompassTokenClassifierOutput
@@ -141,7 +140,9 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
         else:
             hidden_states = torch.cat([species_slot.unsqueeze(1), genes], dim=1)
 
-        mask, layout, attention_kwargs = self._attention_over(hidden_states, attention_mask, packed)
+        mask, layout, attention_kwargs = attention_over(
+            self.config, hidden_states, attention_mask, packed, training=self.training
+        )
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, layout, **attention_kwargs, **kwargs)
         cell_embedding = None
@@ -170,28 +171,6 @@ class GeneCompassModel(GeneCompassPreTrainedModel):
             states = states[attention_mask.bool().flatten()]
         vector = head(states, species_slots, shown, cell_of_gene, along)
         return torch.cat([vector, bag.to(vector.dtype)], dim=1)
-
-    def _attention_over(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, packed: PackedCells | None
-    ) -> tuple[Any, PackedLayout | None, dict[str, Any]]:
-        """Mask, packed layout and kernel arguments, once per forward pass."""
-        if packed is None:
-            if attention_mask is not None:
-                attention_mask = nn.functional.pad(attention_mask, (1, 0), value=1)
-            return create_bidirectional_mask(self.config, hidden_states, attention_mask), None, {}
-        if "flash" in self.config._attn_implementation:
-            ends, longest = packed.cumulative(), packed.longest
-            names = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
-            return None, None, names
-        # eager attention may be asked for its weights, which have one shape only when spread out
-        if self.config._attn_implementation == "sdpa":
-            if hidden_states.device.type == "cpu":
-                return None, PackedLayout(packed, "one_by_one"), {}
-            if takes_variable_lengths(hidden_states, self.config.attention_dropout if self.training else 0.0):
-                return None, PackedLayout(packed, "in_place"), {}
-        shape_only = hidden_states.new_empty(packed.num_cells, packed.longest, 1)
-        mask = create_bidirectional_mask(self.config, shape_only, packed.padded_mask().long())
-        return mask, PackedLayout(packed, "spread"), {}
 
 
 class GeneCompassHeadTransform(nn.Module):

@@ -41,14 +41,11 @@ class Task:
         Other keys, with their defaults.
     files
         Those of them that name files: a path, a list of paths, or a mapping of names to paths.
-    about
-        One line for documentation.
     """
 
     required: tuple[str, ...]
     optional: dict[str, Any]
     files: tuple[str, ...]
-    about: str
 
 
 TASKS: dict[str, Task] = {
@@ -59,7 +56,6 @@ TASKS: dict[str, Task] = {
             **{"cells_per_class": [5, 25, "all"], "methods": None, "max_length": 512, "max_steps": 150},
         },
         ("cells", "test"),
-        "labels of held-out cells: an independent file, groups of an obs column, or folds",
     ),
     "cross-species": Task(
         ("cells", "species"),
@@ -68,37 +64,31 @@ TASKS: dict[str, Task] = {
             **{"methods": None, "max_length": 512, "max_steps": 150},
         },
         ("cells",),
-        "labels from each species to the other; `species` is the obs column that says whose cell it is",
     ),
     "zero-shot": Task(
         ("cells", "species"),
         {"label": "cell_type", "gene_species": None, "batch": "auto", "max_length": 512, "scib": None},
         ("cells",),
-        "embeddings without training: neighbours, batches, and clusters with scib-metrics; several files are batches",
     ),
     "gene-classification": Task(
         ("cells", "species", "labels"),
         {"methods": None, "folds": 5, "folds_by": "family", "max_cells": 600, "max_length": 2048, "max_steps": 60},
         ("cells", "labels"),
-        "labels of genes in folds of gene families",
     ),
     "perturbation": Task(
         ("cells", "species", "targets"),
         {"gene_species": None, "factors": None, "max_factors": 20, "max_cells": None, "n_null": 30},
         ("cells", "targets"),
-        "deletions of factors against their known targets",
     ),
     "grn": Task(
         ("cells", "species", "references"),
         {"gene_species": None, "regulators": None, "methods": None, "max_cells": None, "n_variable": 500},
         ("cells", "references", "regulators"),
-        "networks of real cells against references, by BEELINE's measures",
     ),
     "response-genes": Task(
         ("cells", "species"),
         {"perturbation": "perturbation", "control": None, "go": None, "seen": 0.75},
         ("cells", "go"),
-        "effects of genes never perturbed in training: ridge and neighbours on the checkpoint's gene table",
     ),
 }
 _SHARED = ("task", "name", "seeds", "reading", "trained_on")

@@ -1,6 +1,5 @@
 """``genecompass benchmark fate``: cell fate rankings against documented recipes."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +7,8 @@ import typer
 from genecompass.commands.grammar import command, new_app
 from genecompass.commands.options import (
     CellOptions,
+    GoalCells,
+    GoalData,
     InferenceOptions,
     Input,
     NNull,
@@ -15,6 +16,7 @@ from genecompass.commands.options import (
     Overwrite,
     RecipeName,
     Seed,
+    StartCells,
     refuse_existing,
 )
 
@@ -30,16 +32,14 @@ def fate(
     source: Input,
     model: InferenceOptions,
     cells: CellOptions,
-    start: Annotated[str, typer.Option(metavar="COLUMN=VALUE[,VALUE]", help="Start cells.", rich_help_panel="Cells")],
-    goal: Annotated[str, typer.Option(metavar="COLUMN=VALUE[,VALUE]", help="Goal cells.", rich_help_panel="Cells")],
+    start: StartCells,
+    goal: GoalCells,
     output: OutputFolder,
     recipe: Annotated[RecipeName | None, typer.Option(help="Factors of a documented experiment.")] = None,
     factor: Annotated[
         list[str] | None, typer.Option("--factor", "-f", help="Instead: a factor that is known to work. Repeatable.")
     ] = None,
-    goal_data: Annotated[
-        Path | None, typer.Option(help="File with the goal cells, where it is another one.", rich_help_panel="Cells")
-    ] = None,
+    goal_data: GoalData = None,
     max_cells: Annotated[
         int, typer.Option(min=1, help="Draw this many start cells at most.", rich_help_panel="Cells")
     ] = 20,

@@ -26,6 +26,11 @@ OutputFolder = Annotated[Path, typer.Option(*OUTPUT, help="Folder to write.", ri
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is there under this name.", rich_help_panel="Output")
 ]
+StartCells = Annotated[str, typer.Option(metavar="COLUMN=VALUE[,VALUE]", help="Start cells.", rich_help_panel="Cells")]
+GoalCells = Annotated[str, typer.Option(metavar="COLUMN=VALUE[,VALUE]", help="Goal cells.", rich_help_panel="Cells")]
+GoalData = Annotated[
+    Path | None, typer.Option(help="File with the goal cells, where it is another one.", rich_help_panel="Cells")
+]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.", rich_help_panel="Statistics")]
 Seeds = Annotated[
     str, typer.Option(metavar="N,N,...", help="One run with each of these seeds.", rich_help_panel="Statistics")

@@ -10,6 +10,8 @@ import typer
 from genecompass.commands.grammar import command, new_app
 from genecompass.commands.options import (
     CellOptions,
+    GoalCells,
+    GoalData,
     InferenceOptions,
     Input,
     MaxCells,
@@ -18,6 +20,7 @@ from genecompass.commands.options import (
     Overwrite,
     RecipeName,
     Seed,
+    StartCells,
     Which,
     chosen,
     refuse_existing,
@@ -190,13 +193,11 @@ def fate(
     source: Input,
     model: InferenceOptions,
     cells: CellOptions,
-    start: Annotated[str, typer.Option(metavar="COLUMN=VALUE[,VALUE]", help="Start cells.", rich_help_panel="Cells")],
-    goal: Annotated[str, typer.Option(metavar="COLUMN=VALUE[,VALUE]", help="Goal cells.", rich_help_panel="Cells")],
+    start: StartCells,
+    goal: GoalCells,
     output: OutputFolder,
     edit: EditOptions,
-    goal_data: Annotated[
-        Path | None, typer.Option(help="File with the goal cells, where it is another one.", rich_help_panel="Cells")
-    ] = None,
+    goal_data: GoalData = None,
     goal_species: Annotated[
         str | None, typer.Option(help="Their species, where it is another one.", rich_help_panel="Cells")
     ] = None,

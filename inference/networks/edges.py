@@ -54,8 +54,8 @@ def edges_from_matrix(
     Examples
     --------
     >>> edges = edges_from_matrix([[0.0, -0.8]], ["A"], ["A", "B"], evidence="correlation", signed=True)
-    >>> edges.drop(columns="evidence").to_dict("list")
-    {'regulator': ['A'], 'target': ['B'], 'weight': [0.8], 'sign': [-1]}
+    >>> edges.to_dict("list")
+    {'regulator': ['A'], 'target': ['B'], 'weight': [0.8], 'sign': [-1], 'evidence': ['correlation']}
     """
     matrix = np.asarray(scores, dtype=np.float64)
     if matrix.shape != (len(regulators), len(targets)):

@@ -141,3 +141,25 @@ def test_an_all_padding_cell_keeps_its_species_slot(model, make_cells, pad):
     states = model(**pad(make_cells([0, 0]), to=4)).last_hidden_state
     assert torch.isfinite(states).all()
     assert (states[0, 0] - states[1, 0]).abs().max() > 1e-2  # one human, one mouse
+
+
+def test_packed_cells_read_in_place_are_those_read_one_by_one(make, monkeypatch):
+    """The kernel is a GPU's; a stand-in with its signature, on any device, shows what it is given."""
+    from genecompass.modeling_genecompass import encoder_genecompass as encoder
+    from genecompass.modeling_genecompass.inputs_genecompass import PackedCells
+
+    def kernel(query, key, value, ends, key_ends, longest, key_longest):
+        assert ends.dtype == key_ends.dtype == torch.int32
+        assert longest == key_longest == int(ends.diff().max())
+        cells = zip(ends.tolist()[:-1], ends.tolist()[1:], strict=True)
+        parts = [[states[a:b].transpose(0, 1) for states in (query, key, value)] for a, b in cells]
+        return torch.cat([torch.nn.functional.scaled_dot_product_attention(*part).transpose(0, 1) for part in parts])
+
+    monkeypatch.setattr(encoder, "varlen_attn", kernel)
+    attention = make().layers[0].attention
+    packed = PackedCells(torch.tensor([4, 0, 11, 7]), num_genes=22)
+    row = torch.randn(1, packed.num_slots, 16, generator=torch.Generator().manual_seed(0))
+    one_by_one, in_place = (
+        attention(row, None, encoder.PackedLayout(packed, how))[0] for how in ("one_by_one", "in_place")
+    )
+    torch.testing.assert_close(in_place, one_by_one, **CLOSE)

@@ -302,10 +302,9 @@ def _layout(config: PretrainConfig, model: Any, arguments: TrainingArguments) ->
     # packing pays where the attention in use takes variable lengths; on CPU sorted, padded batches are faster
     if arguments.device.type != "cuda":
         return "padded"
-    narrow = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
-    some = torch.empty(0, device=arguments.device, dtype=narrow)
-    implementation = model.config._attn_implementation
-    by_pytorch = implementation == "sdpa" and takes_variable_lengths(some, model.config.attention_dropout)
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
+    implementation, dropout = model.config._attn_implementation, model.config.attention_dropout
+    by_pytorch = implementation == "sdpa" and takes_variable_lengths(arguments.device, dtype, dropout)
     return "packed" if by_pytorch or "flash" in implementation else "padded"
 
 
